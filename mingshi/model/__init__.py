@@ -1,0 +1,1 @@
+"""Networks: loading, packed attention, log-probabilities, adapters, generation, export."""

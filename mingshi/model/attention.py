@@ -1,0 +1,252 @@
+"""Attention over a packed stream: every segment sees its parents' tokens and its own, causally, and nothing else.
+
+Stock model code runs unpatched: the function is registered with transformers' `AttentionInterface`, and the layout of
+the stream travels as a keyword argument of the model's forward. Without a layout the same name behaves as `sdpa`, so
+generation and plain calls need no switch.
+
+Segments are cut into blocks of at most `BLOCK` queries and grouped by shape, so that one matrix product, one softmax
+and one matrix product serve each group. Nothing wider than a block's own keys is ever computed.
+
+Letters: `T` tokens, `N` items in a group, `Q` queries and `K` keys of an item, `H` heads, `G` key-value heads,
+`R = H / G` queries that share one, `D` head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "mingshi"
+BLOCK = 256  # queries in one item: longer segments would compute too much above the diagonal
+ROUND = 32  # lengths are rounded up to this, so that segments of like length share a product
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Items of one shape. Padding queries and keys point at a real row; `valid` and the mask keep them out."""
+
+    queries_NQ: torch.Tensor  # rows of the stream, int64
+    keys_NK: torch.Tensor
+    valid: torch.Tensor  # which of the N * Q queries are real, as flat indices
+    rows: torch.Tensor  # the stream row of each real query
+    hidden_keys_N: torch.Tensor | None  # keys left of this column are padding; None: no item has any
+    offset: int  # the column of the first query's own key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Which rows attend to which, for every layer of one batch."""
+
+    groups: tuple[Group, ...]
+    tokens: int
+    order: torch.Tensor  # where the concatenated outputs of the groups belong in the stream: order[t] is t's row there
+
+
+def chains(segments: np.ndarray) -> list[np.ndarray]:
+    """For each segment the rows of its ancestors, oldest first, as int64 arrays."""
+    before: list[np.ndarray] = []
+    for start, length, parent in segments.tolist():
+        del start, length
+        if parent < 0:
+            before.append(np.empty(0, dtype=np.int64))
+        else:
+            parent_start, parent_length, _ = segments[parent].tolist()
+            own = np.arange(parent_start, parent_start + parent_length, dtype=np.int64)
+            before.append(np.concatenate([before[parent], own]))
+    return before
+
+
+def positions(segments: np.ndarray) -> np.ndarray:
+    """Each token's position in its own text, `[T]` int64: a segment counts on from its parent's end."""
+    starts = [len(chain) for chain in chains(segments)]
+    pieces = [np.arange(first, first + length) for first, length in zip(starts, segments[:, 1].tolist(), strict=True)]
+    return np.concatenate(pieces).astype(np.int64) if pieces else np.empty(0, dtype=np.int64)
+
+
+def _round_up(value: int) -> int:
+    return -(-value // ROUND) * ROUND
+
+
+def layout(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Layout:
+    """Plan the products of a stream: `segments` is `[S, 3]` start, length, parent (parents stand before children)."""
+    shapes: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    for (start, length, _), chain in zip(segments.tolist(), chains(segments), strict=True):
+        for first in range(0, length, BLOCK):
+            last = min(first + BLOCK, length)
+            prefix = np.concatenate([chain, np.arange(start, start + first)])
+            own = np.arange(start + first, start + last)
+            # A prefix of exact blocks needs no padding; one that follows a parent is rounded, and hidden on the left.
+            width = len(prefix) if len(prefix) % BLOCK == 0 else _round_up(len(prefix))
+            shapes[width, _round_up(len(own))].append((prefix, own))
+    groups = [_group(width, height, items, device) for (width, height), items in sorted(shapes.items())]
+    rows = torch.cat([group.rows for group in groups]) if groups else torch.empty(0, dtype=torch.int64)
+    order = torch.empty_like(rows)
+    order[rows] = torch.arange(len(rows), device=rows.device)
+    return Layout(tuple(groups), len(rows), order)
+
+
+def _group(width: int, height: int, items: list[tuple[np.ndarray, np.ndarray]], device: str | torch.device) -> Group:
+    queries = np.empty((len(items), height), dtype=np.int64)
+    keys = np.empty((len(items), width + height), dtype=np.int64)
+    hidden = np.zeros(len(items), dtype=np.int64)
+    for item, (prefix, own) in enumerate(items):
+        padding = width - len(prefix)
+        hidden[item] = padding
+        queries[item, : len(own)] = own
+        queries[item, len(own) :] = own[-1]
+        keys[item, :padding] = own[0]
+        keys[item, padding:width] = prefix
+        keys[item, width:] = queries[item]
+    real = np.arange(height)[None, :] < np.array([len(own) for _, own in items])[:, None]
+    valid = np.flatnonzero(real)
+    return Group(
+        queries_NQ=torch.from_numpy(queries).to(device),
+        keys_NK=torch.from_numpy(keys).to(device),
+        valid=torch.from_numpy(valid).to(device),
+        rows=torch.from_numpy(queries.ravel()[valid]).to(device),
+        hidden_keys_N=torch.from_numpy(hidden).to(device) if hidden.any() else None,
+        offset=width,
+    )
+
+
+def _mask(group: Group, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to the scores: `[1 or N, 1, Q, K]`, zero where a query may look and minus infinity elsewhere."""
+    device = group.queries_NQ.device
+    query_Q1 = torch.arange(group.queries_NQ.shape[1], device=device)[:, None] + group.offset
+    key_1K = torch.arange(group.keys_NK.shape[1], device=device)[None, :]
+    seen_QK = key_1K <= query_Q1
+    if window is not None:
+        seen_QK = seen_QK & (query_Q1 - key_1K < window)
+    seen = seen_QK[None, None]
+    if group.hidden_keys_N is not None:
+        seen = seen & (key_1K >= group.hidden_keys_N[:, None])[:, None, None, :]
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -math.inf)
+
+
+@dataclass(slots=True, eq=False)
+class Packed:
+    """What travels through the model: the layout, and the masks made from it, once per window and dtype."""
+
+    layout: Layout
+    masks: dict[tuple[int | None, torch.dtype], list[torch.Tensor]]
+
+    def masks_for(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
+        if (window, dtype) not in self.masks:
+            self.masks[window, dtype] = [_mask(group, window, dtype) for group in self.layout.groups]
+        return self.masks[window, dtype]
+
+
+def packed(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Packed:
+    return Packed(layout(segments, device=device), {})
+
+
+def packed_attention(
+    query_THD: torch.Tensor,
+    key_TGD: torch.Tensor,
+    value_TGD: torch.Tensor,
+    packed: Packed,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """Outputs `[T, H, D]` of every query over its own text's keys.
+
+    Softmax of scaled dot products (Vaswani et al. 2017, equation 1), grouped-query (Ainslie et al. 2023); `softcap` is
+    Gemma 2's `cap * tanh(score / cap)`.
+    """
+    outputs = []
+    masks = packed.masks_for(window, query_THD.dtype)
+    for group, mask in zip(packed.layout.groups, masks, strict=True):
+        outputs.append(_attend(query_THD, key_TGD, value_TGD, group, mask, scaling, dropout, softcap))
+    return torch.cat(outputs).index_select(0, packed.layout.order)
+
+
+def _attend(
+    query_THD: torch.Tensor,
+    key_TGD: torch.Tensor,
+    value_TGD: torch.Tensor,
+    group: Group,
+    mask: torch.Tensor,
+    scaling: float,
+    dropout: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    (items, height), width = group.queries_NQ.shape, group.keys_NK.shape[1]
+    heads, depth = query_THD.shape[1:]
+    shared = key_TGD.shape[1]
+    query = query_THD.index_select(0, group.queries_NQ.view(-1)).view(items, height, shared, heads // shared, depth)
+    # Queries that share a key-value head stand below one another, so keys are never repeated.
+    query = query.permute(0, 2, 3, 1, 4).reshape(items * shared, -1, depth)
+    key = key_TGD.index_select(0, group.keys_NK.view(-1)).view(items, width, shared, depth)
+    value = value_TGD.index_select(0, group.keys_NK.view(-1)).view(items, width, shared, value_TGD.shape[2])
+    key = key.transpose(1, 2).reshape(items * shared, width, depth)
+    value = value.transpose(1, 2).reshape(items * shared, width, -1)
+    scores = torch.bmm(query * scaling, key.transpose(1, 2))
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.view(items, heads, height, width) + mask
+    shares = torch.softmax(scores, dim=-1)
+    if dropout:
+        shares = torch.nn.functional.dropout(shares, dropout)
+    output = torch.bmm(shares.view(items * shared, -1, width), value)
+    output = output.view(items, heads, height, -1).transpose(1, 2).reshape(items * height, heads, -1)
+    return output.index_select(0, group.valid)
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packed: Packed | None = None,
+    **rest: Any,  # transformers hands every attention whatever the model's forward was given
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The signature that transformers' `AttentionInterface` calls: `[1, H, T, D]` in, `[1, T, H, D]` out."""
+    if packed is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+    output = packed_attention(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        packed,
+        scaling=rest.get("scaling") or query.shape[-1] ** -0.5,
+        dropout=rest.get("dropout") or 0.0,
+        window=rest.get("sliding_window"),
+        softcap=rest.get("softcap"),
+    )
+    return output[None], None
+
+
+def register() -> None:
+    """Make `attn_implementation="mingshi"` known to transformers; calling it again changes nothing."""
+    AttentionInterface.register(NAME, attention_forward)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def packed_hidden(network: torch.nn.Module, tokens: torch.Tensor, segments: np.ndarray) -> torch.Tensor:
+    """The last hidden states `[T, width]` of a stream, without the language-model head.
+
+    A mask of four dimensions is transformers' own sign that no mask is to be made.
+    """
+    device = tokens.device
+    body = network.base_model
+    output = body(
+        input_ids=tokens[None],
+        position_ids=torch.from_numpy(positions(segments)).to(device)[None],
+        attention_mask=torch.zeros(1, 1, 1, 1, device=device),
+        use_cache=False,
+        packed=packed(segments, device=device),
+    )
+    return output.last_hidden_state[0]

@@ -1,0 +1,142 @@
+"""Token log-probabilities: the one place where logits exist, and only for a few rows at a time.
+
+Letters: `M` predictions, `W` hidden width, `V` vocabulary, `C` rows of one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+CHUNK_BYTES = 64 << 20  # of float32 logits; enough rows for a full-speed product, little against the activations
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A language-model head: `logits = scale * cap(hidden @ weight.T + bias)`."""
+
+    weight: torch.Tensor  # [V, W]
+    bias: torch.Tensor | None = None
+    softcap: float | None = None  # Gemma 2: cap * tanh(logits / cap)
+    scale: float = 1.0  # Cohere multiplies, Granite divides
+
+    def logits(self, hidden_CW: torch.Tensor) -> torch.Tensor:
+        """`[C, V]` float32: the product in the model's own precision, all that follows in full."""
+        logits = torch.nn.functional.linear(hidden_CW, self.weight, self.bias).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+def head_of(network: torch.nn.Module) -> Head:
+    """The head of a transformers causal language model, with what its configuration does to logits."""
+    settings = network.config.get_text_config().to_dict()
+    linear = network.get_output_embeddings()
+    scale = settings.get("logit_scale") or 1.0
+    return Head(
+        weight=linear.weight,
+        bias=linear.bias,
+        softcap=settings.get("final_logit_softcapping"),
+        scale=scale / (settings.get("logits_scaling") or 1.0),
+    )
+
+
+def chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+    size = max(1, CHUNK_BYTES // (4 * vocabulary))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def log_probabilities(hidden_MW: torch.Tensor, target_M: torch.Tensor, head: Head) -> torch.Tensor:
+    """Natural-log probability of each target, `[M]` float32."""
+    if head.softcap is not None or head.scale != 1.0:
+        return _plain(hidden_MW, target_M, head)
+    bias = head.bias if head.bias is not None else hidden_MW.new_empty(0)
+    return _ChunkedLogProbabilities.apply(hidden_MW, target_M, head.weight, bias)
+
+
+def _plain(hidden_MW: torch.Tensor, target_M: torch.Tensor, head: Head) -> torch.Tensor:
+    """Through autograd, each chunk's logits made again for its gradient."""
+    pieces = []
+    for rows in chunks(len(target_M), len(head.weight)):
+        hidden, target = hidden_MW[rows], target_M[rows]
+        pieces.append(torch.utils.checkpoint.checkpoint(_chunk, hidden, target, head, use_reentrant=False))
+    return torch.cat(pieces) if pieces else hidden_MW.sum(-1).float()
+
+
+def _chunk(hidden_CW: torch.Tensor, target_C: torch.Tensor, head: Head) -> torch.Tensor:
+    logits = head.logits(hidden_CW)
+    return logits.gather(1, target_C[:, None])[:, 0] - logits.logsumexp(dim=1)
+
+
+class _ChunkedLogProbabilities(torch.autograd.Function):
+    """The gradient of a row's log-probability, `(onehot - softmax) @ weight`, is made while its logits exist.
+
+    Whatever the loss does with the log-probabilities afterwards only scales that row, so a frozen head costs two
+    products in all instead of three. A head that trains needs the scale before its own gradient can be summed, and
+    pays the third.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_MW: torch.Tensor, target_M: torch.Tensor, weight_VW: torch.Tensor, bias_V: torch.Tensor
+    ) -> torch.Tensor:
+        trains_hidden, _, trains_weight, trains_bias = ctx.needs_input_grad
+        logp_M = torch.empty(len(target_M), dtype=torch.float32, device=hidden_MW.device)
+        keep_gradient = trains_hidden and not (trains_weight or trains_bias)
+        gradient_MW = torch.empty_like(hidden_MW) if keep_gradient else None
+        for rows in chunks(len(target_M), len(weight_VW)):
+            logits_CV = _logits(hidden_MW[rows], weight_VW, bias_V)
+            lse_C = logits_CV.logsumexp(dim=1)
+            logp_M[rows] = logits_CV.gather(1, target_M[rows, None])[:, 0] - lse_C
+            if gradient_MW is not None:
+                gradient_MW[rows] = _onehot_minus_softmax(logits_CV, lse_C, target_M[rows], hidden_MW.dtype) @ weight_VW
+        ctx.keep_gradient = keep_gradient
+        ctx.save_for_backward(*((gradient_MW,) if keep_gradient else (hidden_MW, target_M, weight_VW, bias_V)))
+        return logp_M
+
+    @staticmethod
+    def backward(ctx: Any, upstream_M: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.keep_gradient:
+            (gradient_MW,) = ctx.saved_tensors
+            return (gradient_MW * upstream_M[:, None]).to(gradient_MW.dtype), None, None, None
+        hidden_MW, target_M, weight_VW, bias_V = ctx.saved_tensors
+        trains_hidden, _, trains_weight, trains_bias = ctx.needs_input_grad
+        gradient_MW = torch.empty_like(hidden_MW) if trains_hidden else None
+        weight_gradient = torch.zeros_like(weight_VW, dtype=torch.float32) if trains_weight else None
+        bias_gradient = torch.zeros_like(bias_V, dtype=torch.float32) if trains_bias else None
+        for rows in chunks(len(target_M), len(weight_VW)):
+            logits_CV = _logits(hidden_MW[rows], weight_VW, bias_V)
+            delta_CV = _onehot_minus_softmax(logits_CV, logits_CV.logsumexp(dim=1), target_M[rows], torch.float32)
+            delta_CV.mul_(upstream_M[rows, None])
+            if bias_gradient is not None:
+                bias_gradient += delta_CV.sum(dim=0)
+            delta_CV = delta_CV.to(hidden_MW.dtype)
+            if gradient_MW is not None:
+                gradient_MW[rows] = delta_CV @ weight_VW
+            if weight_gradient is not None:
+                weight_gradient += delta_CV.T @ hidden_MW[rows]
+        weight_gradient = None if weight_gradient is None else weight_gradient.to(weight_VW.dtype)
+        bias_gradient = None if bias_gradient is None else bias_gradient.to(bias_V.dtype)
+        return gradient_MW, None, weight_gradient, bias_gradient
+
+
+def _logits(hidden_CW: torch.Tensor, weight_VW: torch.Tensor, bias_V: torch.Tensor) -> torch.Tensor:
+    bias = bias_V if bias_V.numel() else None
+    return torch.nn.functional.linear(hidden_CW, weight_VW, bias).float()
+
+
+def _onehot_minus_softmax(
+    logits_CV: torch.Tensor, lse_C: torch.Tensor, target_C: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """In place on the logits. A confident row's `1 - p` is `-expm1(log p)`: the plain difference would lose it."""
+    rows = torch.arange(len(target_C), device=logits_CV.device)
+    own_C = -torch.expm1(logits_CV[rows, target_C] - lse_C)
+    delta_CV = logits_CV.sub_(lse_C[:, None]).exp_().neg_()
+    delta_CV[rows, target_C] = own_C
+    return delta_CV.to(dtype)

@@ -1,0 +1,213 @@
+"""The nouns of the house: frozen values without behaviour, in the order in which a row becomes a step.
+
+Shapes: `T` tokens in a packed stream, `S` segments, `M` predictions. Counts are per value, not per batch row:
+nothing in this house is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+
+    from mingshi.model.load import Model
+
+Columns = np.ndarray  # one-dimensional, of the type that its field names
+
+
+class Settings(BaseModel):
+    """Base of everything a recipe can say: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str  # system, user, assistant or tool
+    content: str
+    train: bool | None = None  # None: as the objective says; True or False: this row says otherwise
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning: str | None = None  # a thinking model's text before its answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """Something a person can read, and where it was read."""
+
+    id: str  # unique in its source, and the same on every reading
+    source: str  # the file, as the recipe names it
+    line: int  # 1-based
+    group: str  # rows of one group stay on one side of a split
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat(Example):
+    """A conversation, an instruction with its answer, or plain text (one assistant turn and `plain`)."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    plain: bool = False  # text to continue as it stands: no template around it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled(Example):
+    """A text and its class, its classes, or its number."""
+
+    content: str
+    label: str | float | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference(Example):
+    """A prompt and two answers, the better one first."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A row that was read and not used, and why. `rows in = used + rejected` in every run."""
+
+    source: str
+    line: int
+    reason: str  # a short code, counted in the ledger: bad_json, missing_field, no_trained_tokens, too_long …
+    detail: str  # one sentence for a person: what, and the mend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A conversation as tokens. Token `i` is a target that counts `weights[i]`; nothing is shifted."""
+
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+    reasons: tuple[str, ...]  # why each token counts or not: header, content, stop, prompt, system, tool …
+
+
+class Template(Protocol):
+    """The one owner of prompts and masks; training, evaluation and chat all ask it."""
+
+    name: str
+    stop: tuple[int, ...]  # tokens that end a turn; generation stops at them
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Rendered: ...
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]: ...
+
+    def plain(self, text: str) -> Rendered: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """An Example encoded for one objective.
+
+    `segments` is `[S, 3]`: start, length, parent. A segment continues the text of its parent (-1: of nothing).
+    Prediction `j` scores token `target[j]` from the hidden state at `source[j]`, an index into `tokens`.
+    """
+
+    tokens: Columns  # [T] int32
+    segments: np.ndarray  # [S, 3] int32
+    source: Columns  # [M] int32
+    target: Columns  # [M] int32
+    weight: Columns  # [M] float32
+    sequence: Columns  # [M] int32: which of the sample's answers a prediction belongs to
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """A packed stream of samples, on one device."""
+
+    tokens: torch.Tensor  # [T] int64
+    positions: torch.Tensor  # [T] int64, counted on from the parent's end
+    segments: np.ndarray  # [S, 3] int32, on the processor: the attention's plan is made from it
+    source: torch.Tensor  # [M] int64
+    target: torch.Tensor  # [M] int64
+    weights: torch.Tensor  # [M] float32
+    sequence: torch.Tensor  # [M] int64
+    weight: float  # what the loss of this batch is summed over
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loss:
+    """A sum over a batch, and other sums over the same weight, by name."""
+
+    sum: torch.Tensor
+    metrics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """One meaning of training; its fields are its hyper-parameters."""
+
+    accepts: tuple[type[Example], ...]
+    additive: bool  # may a step be cut into micro-batches
+
+    def encode(self, example: Example, model: Model) -> Sample | Reject: ...
+
+    def collate(self, samples: Sequence[Sample], device: str) -> Batch: ...
+
+    def companion(self, model: Model) -> Any: ...
+
+    def loss(self, network: torch.nn.Module, batch: Batch, companion: Any) -> Loss: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What the loop yields: one optimiser step, in raw values."""
+
+    number: int  # 1-based, over the whole stage
+    epoch: float
+    loss: float  # summed over the step's weight, divided once
+    learning_rate: float
+    gradient_norm: float  # before clipping
+    tokens: int  # real tokens read
+    trained: int  # predictions scored
+    seconds: float
+    ids: tuple[str, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One number and how sure it is."""
+
+    value: float
+    low: float  # 95 % interval
+    high: float
+    count: int  # how many items it was measured on
+    signature: str  # what would have to be equal for two scores to be compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """An evaluator's answer: scores by metric name, and each item's own values for paired tests."""
+
+    scores: Mapping[str, Score]
+    items: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, Any]] = ()  # for people: prompt, prediction, reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a check saw: how bad, how often, where, and what to do."""
+
+    check: str
+    kind: str
+    severity: str  # note, warning or error
+    count: int
+    message: str
+    rows: Sequence[Mapping[str, Any]] = ()  # source and line of the first few
+    remedy: str = ""
