@@ -26,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "mingshi"
 BLOCK = 256  # queries in one item: longer segments would compute too much above the diagonal
+PADDED_ROWS = 8  # of the fallback, in one call
 ROUND = 32  # lengths are rounded up to this, so that segments of like length share a product
 
 
@@ -235,18 +236,53 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def packed_hidden(network: torch.nn.Module, tokens: torch.Tensor, segments: np.ndarray) -> torch.Tensor:
-    """The last hidden states `[T, width]` of a stream, without the language-model head.
+def packed_hidden(
+    network: torch.nn.Module, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
+) -> torch.Tensor:
+    """The last hidden states `[T, W]` of a stream, without the language-model head.
 
     A mask of four dimensions is transformers' own sign that no mask is to be made.
     """
-    device = tokens.device
-    body = network.base_model
-    output = body(
-        input_ids=tokens[None],
-        position_ids=torch.from_numpy(positions(segments)).to(device)[None],
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),
+    output = network.base_model(
+        input_ids=tokens_T[None],
+        position_ids=positions_T[None],
+        attention_mask=torch.zeros(1, 1, 1, 1, device=tokens_T.device),
         use_cache=False,
-        packed=packed(segments, device=device),
+        packed=packed(segments, device=tokens_T.device),
     )
-    return output.last_hidden_state[0]
+    hidden: torch.Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+def padded_hidden(
+    network: torch.nn.Module, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
+) -> torch.Tensor:
+    """The same `[T, W]` for a network whose attention cannot be packed: one padded row per segment, prefix repeated.
+
+    Rows of like length share a call; padding stands on the right, where no causal query looks.
+    """
+    rows = [
+        np.concatenate([chain, np.arange(start, start + length)])
+        for (start, length, _), chain in zip(segments.tolist(), chains(segments), strict=True)
+    ]
+    pieces: list[torch.Tensor] = []
+    written: list[np.ndarray] = []
+    by_length = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    for first in range(0, len(rows), PADDED_ROWS):
+        chosen = [rows[row] for row in by_length[first : first + PADDED_ROWS]]
+        grid = np.stack([np.pad(row, (0, len(chosen[0]) - len(row)), mode="edge") for row in chosen])
+        real = np.arange(grid.shape[1])[None, :] < np.array([len(row) for row in chosen])[:, None]
+        index = torch.from_numpy(grid).to(tokens_T.device)
+        output = network.base_model(
+            input_ids=tokens_T[index],
+            position_ids=positions_T[index],
+            attention_mask=torch.from_numpy(real).to(tokens_T.device),
+            use_cache=False,
+        ).last_hidden_state
+        for place, row in enumerate(by_length[first : first + PADDED_ROWS]):
+            length = int(segments[row, 1])
+            pieces.append(output[place, len(rows[row]) - length : len(rows[row])])
+            written.append(rows[row][-length:])
+    order = np.empty(len(tokens_T), dtype=np.int64)
+    order[np.concatenate(written)] = np.arange(len(tokens_T))
+    return torch.cat(pieces).index_select(0, torch.from_numpy(order).to(tokens_T.device))

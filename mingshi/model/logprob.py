@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from mingshi.model import attention
+from mingshi.types import Batch
+
 CHUNK_BYTES = 64 << 20  # of float32 logits; enough rows for a full-speed product, little against the activations
 
 
@@ -44,6 +47,14 @@ def head_of(network: torch.nn.Module) -> Head:
         softcap=settings.get("final_logit_softcapping"),
         scale=scale / (settings.get("logits_scaling") or 1.0),
     )
+
+
+def token_log_probabilities(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Natural-log probability of every prediction of a batch, `[M]` float32, the head run on their rows alone."""
+    packs = network.config._attn_implementation == attention.NAME
+    hidden_states = attention.packed_hidden if packs else attention.padded_hidden
+    hidden_TW = hidden_states(network, batch.tokens, batch.positions, batch.segments)
+    return log_probabilities(hidden_TW.index_select(0, batch.source), batch.target, head_of(network))
 
 
 def chunks(rows: int, vocabulary: int) -> Iterator[slice]:

@@ -1,0 +1,60 @@
+"""The peer's own environment, and processes started with the right variables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import threads
+from benchmarks.task import ALLOCATOR
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "benchmarks" / "peers" / "requirements-trl.txt"
+PEER = ROOT / ".venv-trl"
+
+
+def peer_python() -> str:
+    """The interpreter of the peer's environment, which is made on first use and again when the pins change."""
+    python, mark = PEER / "bin" / "python", PEER / "installed"
+    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    if not mark.exists() or mark.read_text() != wanted:
+        print(f"installing the peer into {PEER.name}", file=sys.stderr)
+        venv.create(PEER, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
+        mark.write_text(wanted)
+    return str(python)
+
+
+def variables(inherited: Mapping[str, str], *, allocator: bool) -> dict[str, str]:
+    """The variables of a measured process: every thread, no network, and the allocator's setting only if asked."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith("MALLOC_")}
+    common = {"OMP_NUM_THREADS": str(threads()), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return kept | common | (ALLOCATOR if allocator else {})
+
+
+def answer(python: str, module: str, *parameters: str, allocator: bool, log: Path) -> dict[str, Any]:
+    """Run `python -m module` in a fresh process and read the JSON line it prints last.
+
+    Raises RuntimeError with the end of what it wrote to standard error if it fails; `log` keeps all of that.
+    """
+    with log.open("wb") as errors:
+        process = subprocess.run(
+            [python, "-m", module, *parameters],
+            cwd=ROOT,
+            env=variables(os.environ, allocator=allocator),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            check=False,
+        )
+    if process.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"{module} ended with {process.returncode}; {log} has all it said:\n{tail}")
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return result

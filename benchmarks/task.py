@@ -1,0 +1,88 @@
+"""What both sides are given and what both give back.
+
+The peer runs in an environment of its own, so this file and `rows.py` use the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+"""Keeps glibc from returning large results to the system after each operation, to be page-faulted in anew."""
+
+
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One training run that both sides carry out: everything that shapes its losses.
+
+    AdamW (betas 0.9 and 0.999, epsilon 1e-8, no weight decay), a constant learning rate, the loss of a step is the
+    mean over its trained tokens. The rows are taken in the order of their file, `batch` a step.
+    """
+
+    model: str  # a folder in the Hub's layout
+    rows: str  # JSON lines, see rows.py; (warm_up + steps) * batch of them
+    adapter: str  # a PEFT folder with the LoRA weights that both sides start from
+    warm_up: int = 3  # steps run and not timed
+    steps: int = 20  # steps timed
+    batch: int = BATCH  # examples an optimiser step
+    learning_rate: float = 2e-4
+    clip: float = 1.0  # largest gradient norm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a peer carries it out."""
+
+    micro_batch: int = 8
+    weights: str = "float32"  # how the base is loaded
+    autocast: bool = True  # the trainer's `bf16=True`
+    checkpointing: bool = True
+    grouped: bool = False  # rows of like length share a batch
+    attention: str = "sdpa"
+    allocator: bool = False
+
+
+SETTINGS = {
+    # What SFTConfig says when nothing is said.
+    "defaults": Setting(),
+    "tuned": Setting(weights="bfloat16", checkpointing=False, grouped=True, allocator=True),
+    "tuned-no-allocator": Setting(weights="bfloat16", checkpointing=False, grouped=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one process measured. Lists have an entry for each optimiser step, warm-up included."""
+
+    fingerprint: str  # of the rows as they reached the network
+    seconds: list[float]
+    real: list[int]  # tokens that are not padding
+    processed: list[int]  # tokens with padding
+    trained: list[int]  # tokens that count in the loss
+    losses: list[float]
+    gradient_norms: list[float]  # before clipping
+    change: float  # largest change of any trained weight
+    loaded_bytes: int  # resident before the first step
+    peak_bytes: int  # most ever resident
+    versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def dumps(self) -> str:
+        """The one line that a side prints."""
+        return json.dumps(asdict(self))
+
+
+def resident_bytes(name: str = "VmRSS") -> int:
+    """This process's memory from /proc: `VmRSS` now, `VmHWM` at its highest since it was started.
+
+    `ru_maxrss` would not do: it survives exec, so a child starts with the size of the process that launched it.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(name)

@@ -1,0 +1,407 @@
+"""The command line: parse, call one public function, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mingshi.errors import MingshiError, RecipeError
+
+if TYPE_CHECKING:
+    from mingshi.recipe import Recipe
+    from mingshi.terminal import Terminal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Supervised learning of language models: fine-tune, evaluate, and show the evidence.",
+)
+
+RecipeArgument = Annotated[Path | None, typer.Argument(help="A recipe (YAML). Without one, give --model and --data.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a field: stages.0.batch=8")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output, and nothing else.")]
+ModelOption = Annotated[str | None, typer.Option(help="A known name, a folder, or a name on the Hub.")]
+DataOption = Annotated[list[Path] | None, typer.Option("--data", help="A file of rows; may be given several times.")]
+LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh: the language that the report opens in.")]
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+HEAVY = ("train", "eval", "predict", "chat", "merge")  # commands that compute
+
+
+def main() -> None:
+    """The console script: run a command and end with the exit code of what happened."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in HEAVY:
+        _restart_with_allocator()
+    try:
+        app(args=arguments, standalone_mode=False, prog_name="mingshi")
+    except MingshiError as error:
+        sys.exit(_failed(error, arguments))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except typer.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except Exception as error:
+        sys.exit(_usage(error) or _ours(error, arguments))
+
+
+def _restart_with_allocator() -> None:
+    """glibc returns large buffers to the system at once and faults them in anew, which costs a multiple of the work.
+
+    Its thresholds are read when a process starts, so the process starts again, once. MINGSHI_ALLOCATOR=off leaves it.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("MINGSHI_ALLOCATOR") == "off":
+        return
+    if any(name in os.environ for name in ALLOCATOR):
+        return
+    os.environ.update(ALLOCATOR)
+    os.execv(sys.executable, [sys.executable, "-m", "mingshi", *sys.argv[1:]])
+
+
+def _failed(error: MingshiError, arguments: Sequence[str]) -> int:
+    from mingshi.terminal import harmless
+
+    for problem in error.problems:
+        print(f"error: {harmless(str(problem))}", file=sys.stderr)
+    if len(error.problems) > 1:
+        print(f"{len(error.problems)} problems", file=sys.stderr)
+    if "--debug" in arguments:
+        raise error
+    return error.exit_code
+
+
+def _usage(error: Exception) -> int:
+    """typer's own complaint about arguments; 0 if this is none."""
+    message: Callable[[], str] | None = getattr(error, "format_message", None)  # click's exceptions, of whatever version
+    if message is None:
+        return 0
+    print(f"error: {message()} See mingshi --help.", file=sys.stderr)
+    return 2
+
+
+def _ours(error: Exception, arguments: Sequence[str]) -> int:
+    if "--debug" in arguments:
+        raise error
+    first = str(error).splitlines()[0] if str(error) else ""
+    print(f"error: a fault of ours: {type(error).__name__}: {first[:300]}. --debug shows where.", file=sys.stderr)
+    return 70
+
+
+def _print_json(value: Any) -> None:
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=options) + b"\n")
+    sys.stdout.flush()
+
+
+def _say(text: str = "") -> None:
+    from mingshi.terminal import harmless
+
+    print(harmless(text))
+
+
+def _terminal() -> Terminal:
+    from mingshi.terminal import Terminal
+
+    return Terminal()
+
+
+def _recipe(
+    path: Path | None,
+    sets: Sequence[str] | None,
+    *,
+    model: str | None,
+    data: Sequence[Path] | None,
+    fields: dict[str, Any] | None = None,
+) -> Recipe:
+    from mingshi.api import recipe_for
+    from mingshi.recipe import read_recipe
+
+    if path is not None:
+        if model is not None or data:
+            raise RecipeError("a recipe and --model or --data are both given", "Use --set model=… with a recipe.")
+        return read_recipe(path, sets=sets or ())
+    if model is None or not data:
+        raise RecipeError("nothing to train on", "Give a recipe, or --model and --data. See mingshi train --help.")
+    return recipe_for(model, [str(file) for file in data], sets=sets or (), say=_note, **(fields or {}))
+
+
+def _language(asked: str) -> str:
+    """en or zh: as asked, else by the locale."""
+    if asked not in ("", "en", "zh"):
+        raise RecipeError(f"--lang {asked}: not a language of ours", "Use en or zh.")
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return asked or ("zh" if locale.startswith("zh") else "en")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    test: Annotated[list[Path] | None, typer.Option(help="Test rows, measured before and after.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
+    sets: SetOption = None,
+    lang: LanguageOption = "",
+    json: JsonOption = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Train, evaluate, record and report."""
+    del debug
+    if output is not None:
+        sets = [*(sets or []), f"output={output}"]
+    chosen = _recipe(recipe, sets, model=model, data=data, fields={"test": [str(file) for file in test or ()]})
+    from mingshi.run import execute
+
+    with _terminal() as display:
+        outcome = execute(chosen, resume=resume, command=["mingshi", *sys.argv[1:]], display=display, language=_language(lang))
+    if json:
+        _print_json(outcome.as_dict())
+        return
+    _say(f"run     {outcome.folder}")
+    _say(f"report  {outcome.folder / 'report.html'}")
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many rows of each file.")] = 3,
+    longest: Annotated[bool, typer.Option("--longest", help="The longest rows instead of the first.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
+    sets: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show tokens and weights in colour, with the reason for each."""
+    chosen = _recipe(recipe, sets, model=model, data=data)
+    from mingshi.preview import preview as shown
+
+    found = shown(chosen, rows=rows, longest=longest)
+    if json:
+        _print_json(found)
+        return
+    from mingshi.report.preview import preview_html, preview_text
+
+    if html is not None:
+        html.write_text(preview_html(found), encoding="utf-8")
+        _say(f"Written: {html}")
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(preview_text(found))
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    sets: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """One page before any work: rows, tokens, steps, memory, time, findings."""
+    chosen = _recipe(recipe, sets, model=model, data=data)
+    from mingshi.preview import described
+    from mingshi.preview import plan as planned
+
+    with _terminal() as display:
+        told = planned(chosen, display=display)
+    if json:
+        _print_json(told)
+        return
+    for line in described(told):
+        _say(line)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder, a model folder, or a name.")],
+    data: Annotated[Path, typer.Argument(help="A file of rows.")],
+    generation: Annotated[bool, typer.Option(help="Also generate, and score with ROUGE and exact match.")] = True,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to generate for.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    template: Annotated[str, typer.Option(help="auto, own, turns, zh-instruction or alpaca.")] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Scores with intervals on a file."""
+    from mingshi.data.formats import DataSource
+    from mingshi.evals import Generation, Perplexity
+    from mingshi.evaluate import as_json, summary_lines
+    from mingshi.use import measure, open_model
+
+    evaluators = [Perplexity(), *([Generation(limit=limit, max_new_tokens=max_new_tokens)] if generation else [])]
+    with _terminal() as display:
+        scores = measure(open_model(model, template=template), DataSource(path=str(data)), evaluators, display=display)
+    if json:
+        metrics = {f"{kind}.{name}": as_json(score) for kind, found in scores.items() for name, score in found.scores.items()}
+        _print_json({"metrics": metrics, "rows": max(score["count"] for score in metrics.values())})
+        return
+    for kind, found in scores.items():
+        for line in summary_lines(kind, found):
+            _say(line)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A run folder, a model folder, or a name.")],
+    data: Annotated[Path, typer.Argument(help="A file of rows.")],
+    output: Annotated[Path | None, typer.Option(help="Write JSON lines here instead of to standard output.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the most likely token.")] = 0.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Answer every row; rows come out as JSON lines (with --json as one list)."""
+    import orjson
+
+    from mingshi.data.formats import DataSource
+    from mingshi.use import open_model
+    from mingshi.use import predict as answered
+
+    with _terminal() as display:
+        source = DataSource(path=str(data))
+        rows = list(
+            answered(
+                open_model(model),
+                source,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                display=display,
+            )
+        )
+    if json:
+        _print_json(rows)
+        return
+    with output.open("wb") if output is not None else nullcontext(sys.stdout.buffer) as stream:
+        stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
+    if output is not None:
+        _note(f"{len(rows)} answers written to {output}")
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A run folder, a model folder, or a name.")],
+    message: Annotated[str | None, typer.Argument(help="One question; without it, a conversation.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    temperature: Annotated[float, typer.Option(min=0)] = 0.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Talk to a model, with the very template that it was trained with."""
+    from mingshi.types import Message
+    from mingshi.use import Conversation, open_model
+
+    talk = Conversation(open_model(model), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    if system is not None:
+        talk.messages.append(Message(role="system", content=system))
+    if message is not None:
+        answer = talk.ask(message)
+        _print_json({"answer": answer}) if json else _say(answer)
+        return
+    _note("An empty line or Ctrl-D ends the conversation.")
+    while True:
+        try:
+            asked = input("> ")
+        except EOFError:
+            return
+        if not asked.strip():
+            return
+        _say(talk.ask(asked))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="A run folder or an adapter folder.")],
+    output: Annotated[Path, typer.Argument(help="Where the whole model goes.")],
+    precision: Annotated[str, typer.Option(help="bf16 or float32: what the merged weights are saved in.")] = "bf16",
+    json: JsonOption = False,
+) -> None:
+    """Fold an adapter into its base, and prove that the result computes the same."""
+    import torch
+
+    from mingshi.model.export import merge as merged
+    from mingshi.use import trained_model
+
+    if precision not in ("bf16", "float32"):
+        raise RecipeError(f"no precision {precision!r}", "Use bf16 or float32.")
+    folder = trained_model(adapter) if (adapter / "run.json").is_file() else adapter
+    proof = merged(folder, output, precision=torch.bfloat16 if precision == "bf16" else torch.float32)
+    if json:
+        _print_json({"folder": str(output), "kl": proof.kl, "agreement": proof.agreement, "positions": proof.positions})
+        return
+    _say(f"{output}: {proof.kl:.2e} nats a token from the adapter, the same first choice at {proof.agreement:.1%} of "
+         f"{proof.positions} positions")
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where run folders lie.")] = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """List runs: status, model, time, loss."""
+    from mingshi.record import list_runs
+
+    found = list_runs(folder)
+    if json:
+        _print_json(found)
+        return
+    for line in _table(found):
+        _say(line)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Columns as wide as their widest cell."""
+    if not rows:
+        return ["no runs here"]
+    names = ["folder", "status", "model", "started", "seconds", "loss"]
+    cells = [names, *[["" if row.get(name) is None else str(row.get(name)) for name in names] for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    lang: LanguageOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Write the run's report.html again from its record."""
+    from mingshi.report.page import write_report
+
+    page = write_report(folder, language=_language(lang))
+    _print_json({"report": str(page)}) if json else _say(str(page))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or a model or adapter folder made by Mingshi.")],
+    json: JsonOption = False,
+) -> None:
+    """Prove that a saved folder is what was saved, and renders the prompts that training saw."""
+    from mingshi.verify import verify as verified
+
+    checks = verified(folder)
+    if json:
+        _print_json({"passed": all(check.passed for check in checks), "checks": checks})
+    else:
+        for check in checks:
+            _say(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
+    if not all(check.passed for check in checks):
+        raise typer.Exit(4)

@@ -1,0 +1,396 @@
+"""Encoded samples on disk: flat memory-mapped columns, a ledger of every row, and a key made of all that shaped them.
+
+A cache folder holds one `.npy` file for each column, `rejects.jsonl`, and `manifest.json` (the ledger, and size and
+SHA-256 of every other file), written last. A folder that does not match its manifest is made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, Protocol, final
+
+import numpy as np
+import orjson
+
+from mingshi.data.row_problem import RowProblem
+from mingshi.errors import DataError, Problem, ResourceError
+from mingshi.types import Example, Reject, Sample
+
+Progress = Callable[[Iterable[Any], int | None, str], Iterable[Any]]  # (items, how many if known, what is done)
+
+LINES_SHOWN = 5  # example lines for each reason in the ledger
+_BUFFER = 1 << 20  # bytes held for each column before they are written
+
+# A column's file: its type, and how many numbers make one entry. `…_ends` hold where each sample's entries begin and
+# end, one number more than there are samples.
+_COLUMNS: Mapping[str, tuple[type[np.generic], int]] = {
+    "tokens": (np.int32, 1),
+    "segments": (np.int32, 3),
+    "source": (np.int32, 1),
+    "target": (np.int32, 1),
+    "weight": (np.float32, 1),
+    "sequence": (np.int32, 1),
+    "ids": (np.uint8, 1),
+    "token_ends": (np.int64, 1),
+    "segment_ends": (np.int64, 1),
+    "prediction_ends": (np.int64, 1),
+    "id_ends": (np.int64, 1),
+}
+_ENDS = {"token_ends": "tokens", "segment_ends": "segments", "prediction_ends": "target", "id_ends": "ids"}
+_MANIFEST = "manifest.json"
+_REJECTS = "rejects.jsonl"
+
+
+class Encoder(Protocol):
+    """The part of an objective that makes samples."""
+
+    @property
+    def accepts(self) -> tuple[type[Example], ...]: ...
+
+    def encode(self, example: Example, model: Any) -> Sample | Reject | list[Sample]: ...
+
+
+@final
+class Encoded:
+    """Samples of a cache folder, read where they lie; arrays are read-only views that live as long as this does."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]):
+        self.folder = folder
+        self._ledger: Mapping[str, Any] = manifest["ledger"]
+        self._columns = {
+            name: np.asarray(np.load(_file(folder, name), mmap_mode="r", allow_pickle=False)) for name in _COLUMNS
+        }
+
+    def __len__(self) -> int:
+        return len(self._columns["token_ends"]) - 1
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        place = index % len(self)
+        predictions = self._range("prediction_ends", place)
+        return Sample(
+            tokens=self._columns["tokens"][self._range("token_ends", place)],
+            segments=self._columns["segments"][self._range("segment_ends", place)],
+            source=self._columns["source"][predictions],
+            target=self._columns["target"][predictions],
+            weight=self._columns["weight"][predictions],
+            sequence=self._columns["sequence"][predictions],
+            id=self._columns["ids"][self._range("id_ends", place)].tobytes().decode(),
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sample, `[samples] int64`."""
+        return np.diff(self._columns["token_ends"])
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Predictions of each sample, `[samples] int64`."""
+        return np.diff(self._columns["prediction_ends"])
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of each sample."""
+        text = self._columns["ids"].tobytes()
+        ends = self._columns["id_ends"].tolist()
+        return [text[start:end].decode() for start, end in pairwise(ends)]
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """Every row that was read and not used."""
+        with (self.folder / _REJECTS).open("rb") as file:
+            return [Reject(**orjson.loads(line)) for line in file]
+
+    def ledger(self) -> dict[str, Any]:
+        """Rows in and out: `rows = used + sum of rejected`, in all and for each source.
+
+        `{"rows", "used", "samples", "rejected": {reason: count}, "sources": {source: {"rows", "used", "samples",
+        "rejected": {reason: {"count", "lines": the first five}}}}}`; a row may give several samples.
+        """
+        return dict(self._ledger)
+
+    def _range(self, ends: str, place: int) -> slice:
+        start, end = self._columns[ends][place : place + 2].tolist()
+        return slice(start, end)
+
+
+def encode(
+    examples: Iterable[Example | Reject],
+    *,
+    objective: Encoder,
+    model: Any,
+    key: str,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Encoded:
+    """The samples of `examples`, from the cache `folder/key` if it is whole, else made and kept there.
+
+    Without a folder they are kept in a temporary one that goes with the result. The examples are read one at a time and
+    only if they are needed, and what they give is written as it comes: memory does not grow with rows. Rejects among
+    the examples go into the ledger, as do those of the objective. Several samples of one row get the ids `id#1`,
+    `id#2` … Raises DataError where the objective does not take this kind of example, ResourceError on a full disk.
+    """
+    shown = examples if progress is None else progress(examples, None, "encode")
+    if folder is None:
+        temporary = Path(tempfile.mkdtemp(prefix="mingshi-"))
+        encoded = _made(shown, objective, model, key=key, parent=temporary)
+        weakref.finalize(encoded, shutil.rmtree, temporary, ignore_errors=True)
+        return encoded
+    encoded_before = opened(folder / key, key=key)
+    return encoded_before or _made(shown, objective, model, key=key, parent=folder)
+
+
+def opened(folder: Path, *, key: str) -> Encoded | None:
+    """The cache in this folder, or None if there is none, or one that is not what its manifest says."""
+    try:
+        manifest = orjson.loads((folder / _MANIFEST).read_bytes())
+        if manifest["key"] != key or manifest["files"] != _fingerprints(folder):
+            return None
+        return Encoded(folder, manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# Writing
+
+
+def _made(examples: Iterable[Example | Reject], objective: Encoder, model: Any, *, key: str, parent: Path) -> Encoded:
+    staging = parent / f".{key[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        staging.mkdir(parents=True)
+        ledger = _Ledger()
+        with _Writer(staging) as writer:
+            for example in examples:
+                _take(example, objective, model, ledger=ledger, writer=writer)
+        manifest = {"key": key, "ledger": ledger.told(), "files": _fingerprints(staging)}
+        (staging / _MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        return _published(staging, parent / key, key=key)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            mend = "Free some space, or set another folder for the cache."
+            raise ResourceError(Problem(file=str(parent), what="the disk is full", mend=mend)) from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _published(staging: Path, final_folder: Path, *, key: str) -> Encoded:
+    """Rename into place. No fsync: what a power cut tears is found by its hash and made again."""
+    theirs = opened(final_folder, key=key)
+    if theirs is not None:  # another process was quicker: the same key, and so the same samples
+        return theirs
+    damaged = staging.with_name(f"{staging.name}-damaged")
+    with suppress(FileNotFoundError):
+        os.replace(final_folder, damaged)
+    shutil.rmtree(damaged, ignore_errors=True)
+    try:
+        os.replace(staging, final_folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    encoded = opened(final_folder, key=key)
+    if encoded is None:
+        raise ResourceError(
+            Problem(file=str(final_folder), what="what was written cannot be read back", mend="Check the disk.")
+        )
+    return encoded
+
+
+def _take(example: Example | Reject, objective: Encoder, model: Any, *, ledger: _Ledger, writer: _Writer) -> None:
+    outcome = example if isinstance(example, Reject) else _encoded(example, objective, model)
+    if isinstance(outcome, Reject):
+        ledger.reject(outcome)
+        writer.reject(outcome)
+        return
+    ledger.use(example.source, len(outcome))
+    for sample in outcome:
+        writer.append(sample)
+
+
+def _encoded(example: Example, objective: Encoder, model: Any) -> list[Sample] | Reject:
+    if not isinstance(example, objective.accepts):
+        wanted = ", ".join(kind.__name__ for kind in objective.accepts)
+        what = f"holds {type(example).__name__} rows, and the objective learns from {wanted}"
+        mend = "Set another format for this file, or another objective."
+        raise DataError(Problem(file=example.source, line=example.line, what=what, mend=mend))
+    try:
+        outcome = objective.encode(example, model)
+    except RowProblem as problem:
+        return Reject(source=example.source, line=example.line, reason=problem.reason, detail=problem.detail)
+    if isinstance(outcome, Sample):
+        return [replace(outcome, id=example.id)]
+    if isinstance(outcome, Reject):
+        return outcome
+    if not outcome:
+        detail = "this row gives no sample. Give it an answer to train."
+        return Reject(source=example.source, line=example.line, reason="no_samples", detail=detail)
+    return [replace(sample, id=f"{example.id}#{number}") for number, sample in enumerate(outcome, start=1)]
+
+
+@dataclass(slots=True)
+class _Account:
+    """One source: rows, and what became of them."""
+
+    rows: int = 0
+    used: int = 0
+    samples: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    lines: dict[str, list[int]] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        reasons = {
+            reason: {"count": count, "lines": self.lines[reason]} for reason, count in sorted(self.rejected.items())
+        }
+        return {"rows": self.rows, "used": self.used, "samples": self.samples, "rejected": reasons}
+
+
+@dataclass(slots=True)
+class _Ledger:
+    sources: dict[str, _Account] = field(default_factory=dict)
+
+    def use(self, source: str, samples: int) -> None:
+        account = self.sources.setdefault(source, _Account())
+        account.rows += 1
+        account.used += 1
+        account.samples += samples
+
+    def reject(self, reject: Reject) -> None:
+        account = self.sources.setdefault(reject.source, _Account())
+        account.rows += 1
+        account.rejected[reject.reason] += 1
+        lines = account.lines.setdefault(reject.reason, [])
+        if len(lines) < LINES_SHOWN:
+            lines.append(reject.line)
+
+    def told(self) -> dict[str, Any]:
+        accounts = self.sources.values()
+        rejected: Counter[str] = Counter()
+        for account in accounts:
+            rejected.update(account.rejected)
+        return {
+            "rows": sum(account.rows for account in accounts),
+            "used": sum(account.used for account in accounts),
+            "samples": sum(account.samples for account in accounts),
+            "rejected": dict(sorted(rejected.items())),
+            "sources": {source: account.told() for source, account in self.sources.items()},
+        }
+
+
+@final
+class _Writer:
+    """All columns of a cache, appended to sample by sample."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._columns: dict[str, _Column] = {}
+        self._files = ExitStack()
+
+    def __enter__(self) -> _Writer:
+        with ExitStack() as opened_here:  # closes them if one cannot be opened
+            self._rejects = opened_here.enter_context((self._folder / _REJECTS).open("wb"))
+            for name, (kind, width) in _COLUMNS.items():
+                column = self._columns[name] = _Column(_file(self._folder, name), kind, width)
+                opened_here.callback(column.close)
+                if name in _ENDS:
+                    column.append([0])
+            self._files = opened_here.pop_all()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._files.close()
+
+    def append(self, sample: Sample) -> None:
+        for name in ("tokens", "segments", "source", "target", "weight", "sequence"):
+            self._columns[name].append(getattr(sample, name))  # the columns are named after the fields
+        self._columns["ids"].append(np.frombuffer(sample.id.encode(), dtype=np.uint8))
+        for name, of in _ENDS.items():
+            self._columns[name].append([self._columns[of].length])
+
+    def reject(self, reject: Reject) -> None:
+        self._rejects.write(orjson.dumps(asdict(reject)) + b"\n")
+
+
+@final
+class _Column:
+    """One `.npy` file that grows: its header, which has room for any length, is written again at the end."""
+
+    def __init__(self, path: Path, kind: type[np.generic], width: int):
+        self.length = 0
+        self._kind = np.dtype(kind)
+        self._width = width
+        self._file: IO[bytes] = path.open("wb", buffering=_BUFFER)
+        self._write_header()
+
+    def append(self, values: Any) -> None:
+        array = np.ascontiguousarray(values, dtype=self._kind)
+        self._file.write(array.tobytes())
+        self.length += array.size // self._width
+
+    def close(self) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
+
+    def _write_header(self) -> None:
+        shape = (self.length,) if self._width == 1 else (self.length, self._width)
+        header = {"descr": np.lib.format.dtype_to_descr(self._kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _file(folder: Path, column: str) -> Path:
+    return folder / f"{column}.npy"
+
+
+def _fingerprints(folder: Path) -> dict[str, list[Any]]:
+    """Size and SHA-256 of every file but the manifest."""
+    names = [*(_file(folder, column).name for column in _COLUMNS), _REJECTS]
+    return {name: [(folder / name).stat().st_size, _sha256(folder / name)] for name in names}
+
+
+# Keys
+
+
+def cache_key(*, files: Sequence[Path | str], parts: Mapping[str, str]) -> str:
+    """A name for what encoding these files would give: SHA-256 over their names and bytes, the parts, and our code.
+
+    `parts` names what else shapes a sample: how the files are read, the template, the tokenizer, the objective's
+    settings, the split. A file's name is in it because ids and ledger carry it. Raises DataError for a missing file.
+    """
+    told: dict[str, Any] = {"parts": dict(parts), "code": code_version()}
+    try:
+        told["files"] = [[str(path), _sha256(Path(path))] for path in files]
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+        raise DataError(Problem(file=str(error.filename), what=what, mend="Check the path.")) from error
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def code_version() -> str:
+    """SHA-256 of the modules that shape samples: all of `data` and `objectives`, and the types."""
+    package = Path(__file__).resolve().parent.parent
+    sources = [package / "types.py", *(package / "data").rglob("*.py"), *(package / "objectives").rglob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(sources):
+        digest.update(f"{path.relative_to(package).as_posix()}\0{_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+"""Evaluators: a recipe's `evals` name them by kind. Each gives Scores: numbers, intervals, and every item's own value.
+
+`Scores.items` holds under a metric's name the values that its score is the mean of. A score that is a sum over a sum
+has two columns instead, `<name>.sum` and `<name>.weight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mingshi.errors import RecipeError
+from mingshi.evals import statistics
+from mingshi.evals.generation import Generation
+from mingshi.evals.perplexity import Perplexity
+from mingshi.types import Score, Scores
+
+__all__ = ["EVALS", "compare"]
+
+EVALS: Mapping[str, type[Perplexity | Generation]] = {"perplexity": Perplexity, "generation": Generation}
+
+
+def compare(before: Scores, after: Scores, *, seed: int = 0) -> Mapping[str, Score]:
+    """`after - before` on the same items, with paired intervals, for every metric that has a value for each item.
+
+    Raises RecipeError if the two were not measured in the same way on the same items.
+    """
+    differences = {}
+    for name in (name for name in before.scores if name in after.scores):
+        signature = before.scores[name].signature
+        if signature != after.scores[name].signature:
+            what = f"{name} was not measured alike: {signature} and {after.scores[name].signature}"
+            raise RecipeError(what, "Compare evaluations of the same data and settings.")
+        if name in before.items:
+            differences[name] = statistics.difference(
+                before.items[name], after.items[name], signature=f"change of {signature}", seed=seed
+            )
+        elif f"{name}.sum" in before.items:
+            differences[name] = statistics.ratio_difference(
+                _columns(before, name), _columns(after, name), signature=f"change of {signature}", seed=seed
+            )
+    return differences
+
+
+def _columns(scores: Scores, name: str) -> tuple[list[float], list[float]]:
+    return list(scores.items[f"{name}.sum"]), list(scores.items[f"{name}.weight"])

@@ -1,0 +1,153 @@
+"""Intervals and paired differences. Every statistic here is a function of sums over items, so one resampling serves.
+
+An interval is nan where the items cannot give one: none, a single one, or all alike. `Score.count` says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.special import betaincinv, ndtr, ndtri
+
+from mingshi.types import Score
+
+LEVEL = 0.95
+RESAMPLES = 9999
+FEWEST_RESAMPLES = 999
+DRAWS = 20_000_000  # of one interval: many items need fewer resamples, for their sums are nearly normal
+CHUNK_DRAWS = 2_000_000  # in memory at a time
+
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
+
+
+def mean(values: Sequence[float], *, signature: str, seed: int = 0) -> Score:
+    """The mean of the items, with its BCa interval."""
+    column = np.asarray(values, dtype=np.float64)
+    return _scored(np.stack([column, np.ones_like(column)], axis=1), _ratio, signature, seed)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float], *, signature: str, seed: int = 0) -> Score:
+    """Sum over sum, items resampled whole: nats over tokens, where a mean of means would favour short items."""
+    columns = np.stack([np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)], axis=1)
+    return _scored(columns, _ratio, signature, seed)
+
+
+def rate(successes: int, count: int, *, signature: str, exact: bool = False) -> Score:
+    """A share of `count` items: Wilson's interval (1927), or Clopper and Pearson's (1934), which is never too short."""
+    if count == 0:
+        return Score(value=math.nan, low=math.nan, high=math.nan, count=0, signature=signature)
+    low, high = (clopper_pearson if exact else wilson)(successes, count)
+    return Score(value=successes / count, low=low, high=high, count=count, signature=signature)
+
+
+def difference(before: Sequence[float], after: Sequence[float], *, signature: str, seed: int = 0) -> Score:
+    """Mean of `after - before` on the same items, with its BCa interval."""
+    changes = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    return mean(changes.tolist(), signature=signature, seed=seed)
+
+
+def ratio_difference(
+    before: tuple[Sequence[float], Sequence[float]],
+    after: tuple[Sequence[float], Sequence[float]],
+    *,
+    signature: str,
+    seed: int = 0,
+) -> Score:
+    """Ratio of sums after, less the ratio before; an item's four numbers are resampled together."""
+    columns = np.stack([np.asarray(column, np.float64) for column in (*before, *after)], axis=1)
+    return _scored(columns, _change_of_ratio, signature, seed)
+
+
+def items_digest(*columns: Sequence[object]) -> str:
+    """Eight hexadecimal digits that two scores share if they were measured on the same items."""
+    digest = hashlib.blake2b(digest_size=4)
+    for row in zip(*columns, strict=True):
+        digest.update("\x1f".join(map(str, row)).encode("utf-8", "surrogatepass") + b"\x1e")
+    return digest.hexdigest()
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """The score interval of a binomial share (Wilson 1927), `count` at least 1."""
+    z = float(ndtri(0.5 + LEVEL / 2))
+    share, shrink = successes / count, 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == count else centre + half
+    return low, high
+
+
+def clopper_pearson(successes: int, count: int) -> tuple[float, float]:
+    """The exact interval of a binomial share (Clopper and Pearson 1934), `count` at least 1."""
+    tail = (1 - LEVEL) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, count - successes + 1, tail))
+    high = 1.0 if successes == count else float(betaincinv(successes + 1, count - successes, 1 - tail))
+    return low, high
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    quotient: np.ndarray = sums[..., 0] / sums[..., 1]
+    return quotient
+
+
+def _change_of_ratio(sums: np.ndarray) -> np.ndarray:
+    change: np.ndarray = sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1]
+    return change
+
+
+def _scored(columns_NK: np.ndarray, statistic: Statistic, signature: str, seed: int) -> Score:
+    count = len(columns_NK)
+    if count == 0:
+        return Score(value=math.nan, low=math.nan, high=math.nan, count=0, signature=signature)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(columns_NK.sum(axis=0)))
+        low, high = bca(columns_NK, statistic, seed=seed)
+    return Score(value=value, low=low, high=high, count=count, signature=signature)
+
+
+def bca(
+    columns_NK: np.ndarray, statistic: Statistic, *, seed: int, resamples: int | None = None
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval (Efron 1987) of a statistic of sums over `[N, K]` items.
+
+    The same draws and the same formulae as `scipy.stats.bootstrap`, for which the statistic would have to be called
+    on every resample.
+    """
+    count = len(columns_NK)
+    if count < 2:
+        return math.nan, math.nan
+    value = statistic(columns_NK.sum(axis=0))
+    drawn_R = statistic(_resampled_sums(columns_NK, seed, resamples or _resamples(count)))
+    if not np.isfinite(drawn_R).all() or not np.ptp(drawn_R) > 1e-12 * max(abs(float(value)), 1e-300):
+        return math.nan, math.nan
+    without_N = statistic(columns_NK.sum(axis=0) - columns_NK)
+    below = (np.count_nonzero(drawn_R < value) + np.count_nonzero(drawn_R <= value)) / (2 * len(drawn_R))
+    spread_N = without_N.mean() - without_N
+    acceleration = (spread_N**3).sum() / (6 * (spread_N**2).sum() ** 1.5)
+    bias = ndtri(below)
+    ends = bias + ndtri(np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    shares = ndtr(bias + ends / (1 - acceleration * ends))
+    if not np.isfinite(shares).all():
+        return math.nan, math.nan
+    low, high = np.percentile(drawn_R, shares * 100)
+    return float(low), float(high)
+
+
+def _resamples(count: int) -> int:
+    return min(RESAMPLES, max(FEWEST_RESAMPLES, DRAWS // count))
+
+
+def _resampled_sums(columns_NK: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    count, kinds = columns_NK.shape
+    sums = np.empty((resamples, kinds))
+    step = max(1, CHUNK_DRAWS // count)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        chosen = generator.integers(0, count, (rows, count))
+        for kind in range(kinds):
+            sums[start : start + rows, kind] = columns_NK[:, kind][chosen].sum(axis=1)
+    return sums

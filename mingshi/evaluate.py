@@ -1,0 +1,114 @@
+"""A recipe's evaluators over one set of data: before training, during it and after, recorded each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mingshi.data.plan import micro_batches
+from mingshi.display import Display
+from mingshi.evals import Perplexity, compare
+from mingshi.model.load import Model
+from mingshi.prepare import Joined, TestSet
+from mingshi.recipe import Evaluator, Recipe
+from mingshi.record import Record
+from mingshi.types import Batch, Objective, Sample, Score, Scores
+
+LOSS = "nats_per_token"
+
+
+def batches(samples: Sequence[Sample], *, objective: Objective, budget: int, device: str) -> Iterator[Batch]:
+    """Packed streams that hold every sample once, in a fixed order."""
+    for cut in micro_batches([len(sample.tokens) for sample in samples], budget):
+        yield objective.collate([samples[index] for index in cut], device)
+
+
+def validation_scores(model: Model, samples: Joined, *, objective: Objective, budget: int, display: Display) -> Scores:
+    """Held-out loss with its interval. Dropout is off while it is measured, and back on afterwards."""
+    training = model.network.training
+    model.network.eval()
+    streams = list(batches(samples, objective=objective, budget=budget, device=model.device))
+    scores = Perplexity().run(model, display.track(streams, len(streams), "validate"))
+    model.network.train(training)
+    return scores
+
+
+@dataclass(slots=True, eq=False)
+class Suite:
+    """The evaluators of a recipe on its test set; what they said before and after, for paired differences."""
+
+    recipe: Recipe
+    model: Model
+    tests: TestSet
+    record: Record
+    display: Display
+    results: dict[tuple[str, str], Scores] = field(default_factory=dict)  # (when, kind)
+
+    def run(self, *, when: str, stage: int, step: int) -> None:
+        """Run them all and record what they say. With no test set there is nothing to say."""
+        if not len(self.tests.samples):
+            return
+        self.model.network.eval()
+        for evaluator in self.recipe.evals:
+            scores = run_evaluator(
+                evaluator,
+                self.model,
+                self.tests,
+                objective=self.recipe.stages[-1].objective,
+                stream=self.recipe.stream,
+                seed=self.recipe.seed,
+                display=self.display,
+            )
+            self.results[when, evaluator.kind] = scores
+            self.record.write_eval(
+                stage=stage, step=step, when=when, data="test", kind=evaluator.kind, scores=scores
+            )
+            for line in summary_lines(f"{when:6} {evaluator.kind}", scores):
+                self.display.say(line)
+
+    def differences(self) -> dict[str, Score]:
+        """After less before on the same items, by `kind.metric`, with paired intervals."""
+        found: dict[str, Score] = {}
+        for evaluator in self.recipe.evals:
+            before, after = self.results.get(("before", evaluator.kind)), self.results.get(("after", evaluator.kind))
+            if before is not None and after is not None:
+                for name, score in compare(before, after).items():
+                    found[f"{evaluator.kind}.{name}"] = score
+        return found
+
+    def scores(self) -> dict[str, dict[str, Score]]:
+        told: dict[str, dict[str, Score]] = {}
+        for (when, kind), scores in self.results.items():
+            told.setdefault(when, {}).update({f"{kind}.{name}": score for name, score in scores.scores.items()})
+        return told | {"difference": self.differences()}
+
+
+def run_evaluator(
+    evaluator: Evaluator,
+    model: Model,
+    tests: TestSet,
+    *,
+    objective: Objective,
+    stream: int,
+    seed: int,
+    display: Display,
+) -> Scores:
+    if isinstance(evaluator, Perplexity):
+        streams = list(batches(tests.samples, objective=objective, budget=stream, device=model.device))
+        return evaluator.run(model, display.track(streams, len(streams), "perplexity"))
+    return evaluator.run(model, tests.examples, seed=seed, progress=display.track)
+
+
+def summary_lines(label: str, scores: Scores) -> list[str]:
+    """One line a metric: value and interval."""
+    width = max(map(len, scores.scores), default=0)
+    return [f"{label}  {name:{width}}  {told(score)}" for name, score in scores.scores.items()]
+
+
+def told(score: Score) -> str:
+    return f"{score.value:.4f}  (95 % {score.low:.4f} to {score.high:.4f}, n={score.count})"
+
+
+def as_json(score: Score) -> Mapping[str, Any]:
+    return {name: getattr(score, name) for name in ("value", "low", "high", "count", "signature")}

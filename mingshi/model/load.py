@@ -1,0 +1,270 @@
+"""A name or a folder becomes a Model: network, tokenizer, template, and proof that its attention can be packed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from mingshi.data.template import ChatTemplate, make_template, missing_tokens, template_notes
+from mingshi.errors import ModelError, Problem
+from mingshi.model import attention
+from mingshi.model.assets import resolve
+from mingshi.model.logprob import head_of
+
+PROBE_TOLERANCE = 2e-3  # of float32 log-probabilities; a stream that leaked would differ by whole units
+FORBIDDEN_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "auto_mapping", "model_file")
+
+Precision = Literal["auto", "bf16", "float32"]
+
+
+@dataclass(slots=True, eq=False)
+class Text:
+    """How a model reads and writes: all that encoding, preview and verification need, without its weights."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerFast
+    template: ChatTemplate
+    new_tokens: tuple[int, ...]  # ids that the template added, whose embeddings have yet to be trained
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Of everything that turns text into tokens."""
+        return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """What everything that uses a language model is handed."""
+
+    text: Text
+    network: Any  # a transformers causal language model; adapter layers, if any, are in it
+    folder: Path | None  # None: straight from the Hub's cache
+    adapter: Any = None  # peft's wrapper of the same network, which saves and merges
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.text.name
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        return self.text.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate:
+        return self.text.template
+
+    @property
+    def device(self) -> str:
+        return str(self.network.device)
+
+    @property
+    def context(self) -> int:
+        """The longest text that the network was made for, in tokens."""
+        return int(self.network.config.get_text_config().max_position_embeddings)
+
+    @property
+    def packs(self) -> bool:
+        return bool(self.network.config._attn_implementation == attention.NAME)
+
+
+def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto", template: str = "auto") -> Model:
+    """Load from a known name, a folder (a full model or an adapter), or the Hub. Only safetensors and JSON are read."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    attention.register()
+    place, base = _places(name)
+    device = choose_device(device)
+    network = _network(base, precision=choose_precision(precision, device), device=device)
+    text = load_text(name, template=template)
+    model = Model(text, network, place if isinstance(place, Path) else None)
+    model.notes.extend(f"The template {note}." for note in template_notes(text.template))
+    _fit_embeddings(model)
+    if place != base:
+        _attach_saved(model, Path(place))
+    probe(model)
+    return model
+
+
+def load_text(name: str | Path, *, template: str = "auto", end_tokens: tuple[int, ...] | None = None) -> Text:
+    """The tokenizer and the template, with the tokens added that the template writes and the tokenizer lacks."""
+    place, base = _places(name)
+    tokenizer = _tokenizer(place)
+    if end_tokens is None:
+        end_tokens = _declared_ends(base)
+    added = missing_tokens(tokenizer, template)
+    if added:
+        tokenizer.add_special_tokens({"extra_special_tokens": list(added)}, replace_extra_special_tokens=False)
+    made = make_template(tokenizer, name=template, end_tokens=end_tokens)
+    return Text(str(name), tokenizer, made, tuple(tokenizer.convert_tokens_to_ids(list(added))))
+
+
+def _places(name: str | Path) -> tuple[Path | str, Path | str]:
+    """Where the named thing lies, and where its base does: the same, unless it is an adapter."""
+    place = base = resolve(str(name))
+    if isinstance(place, Path):
+        refuse_code(place)
+        if (place / "adapter_config.json").is_file():
+            base = resolve(str(_json(place / "adapter_config.json")["base_model_name_or_path"]))
+            if isinstance(base, Path):
+                refuse_code(base)
+    return place, base
+
+
+def base_place(name: str | Path) -> Path | str:
+    """Where the weights of a model's base lie."""
+    return _places(name)[1]
+
+
+def _declared_ends(place: Path | str) -> tuple[int, ...]:
+    """The end tokens of the model's generation settings, or of its configuration where it has none."""
+    local = isinstance(place, Path)
+    try:
+        ends = GenerationConfig.from_pretrained(place, local_files_only=local).eos_token_id
+    except OSError:
+        ends = AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False).eos_token_id
+    if ends is None:
+        return ()
+    return tuple(ends) if isinstance(ends, list) else (ends,)
+
+
+def choose_device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(precision: Precision, device: str) -> torch.dtype:
+    """bfloat16 where the hardware multiplies in it; emulation elsewhere is many times slower than float32."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    fast = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def refuse_code(folder: Path) -> None:
+    """No key of any JSON file may name code to run."""
+    problems = []
+    for path in sorted(folder.glob("*.json")):
+        if path.stat().st_size > 64 << 20:
+            continue
+        for key in _keys(_json(path)):
+            if key in FORBIDDEN_KEYS:
+                mend = "Mingshi runs no code that comes with a model; use a folder without it."
+                problems.append(Problem(file=str(path), field=key, what="the model asks to run its own code", mend=mend))
+    weights = list(folder.glob("*.safetensors"))
+    if not weights and any(folder.glob("*.bin")):
+        problems.append(
+            Problem(file=str(folder), what="its weights are pickled", mend="Convert them to safetensors first.")
+        )
+    if problems:
+        raise ModelError(problems)
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*(_keys(inner) for inner in value.values()))
+    if isinstance(value, list):
+        return set().union(*(_keys(inner) for inner in value))
+    return set()
+
+
+def _json(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ModelError(Problem(file=str(path), what=f"not readable JSON ({error})", mend="Fetch it again.")) from None
+
+
+def read_saved(folder: Path | None) -> dict[str, Any]:
+    """What Mingshi wrote beside a model that it saved; empty for any other folder."""
+    path = folder / "mingshi.json" if folder is not None else None
+    return dict(_json(path)) if path is not None and path.is_file() else {}
+
+
+def _network(place: Path | str, *, precision: torch.dtype, device: str) -> Any:
+    local = isinstance(place, Path)
+    try:
+        settings = AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_pretrained(
+            place,
+            config=settings,
+            dtype=precision,
+            attn_implementation=attention.NAME,
+            use_safetensors=True,
+            local_files_only=local,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        what = f"{place} cannot be loaded: {str(error).splitlines()[0][:160]}"
+        raise ModelError(what, "Give a known name (`./scripts/fetch --list`), a model folder, or a Hub name.") from None
+    network.to(device).eval()
+    network.requires_grad_(False)
+    return network
+
+
+def _tokenizer(place: Path | str) -> PreTrainedTokenizerFast:
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=isinstance(place, Path), trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{place} has no tokenizer.json", "Masks need a fast tokenizer: save one with `AutoTokenizer`."
+        )
+    return tokenizer
+
+
+def _fit_embeddings(model: Model) -> None:
+    """Rows for tokens that the template added, started at the mean of the others so that none stands out."""
+    rows = model.network.get_input_embeddings().weight.shape[0]
+    if len(model.tokenizer) > rows:
+        torch.manual_seed(0)
+        model.network.resize_token_embeddings(len(model.tokenizer), mean_resizing=True)
+
+
+def _attach_saved(model: Model, folder: Path) -> None:
+    from peft import PeftModel
+
+    from mingshi.model.lora_linear import fuse
+
+    model.adapter = PeftModel.from_pretrained(model.network, folder)
+    fuse(model.network)
+
+
+@torch.no_grad()
+def probe(model: Model) -> None:
+    """Two texts and a shared prefix, packed and plain: where they differ, the standard attention is used from here on.
+
+    Compared on log-probabilities of the next tokens, in float32 when the weights are small enough to copy, else in
+    the network's own precision with its rounding allowed for.
+    """
+    tokens = torch.arange(24, device=model.network.device) * 37 % model.network.config.get_text_config().vocab_size
+    segments = np.array([[0, 6, -1], [6, 8, -1], [14, 4, 0], [18, 6, 0]], dtype=np.int32)
+    texts = [range(6), range(6, 14), [*range(6), *range(14, 18)], [*range(6), *range(18, 24)]]
+    tails = [6, 8, 4, 6]
+    places = torch.from_numpy(attention.positions(segments)).to(tokens.device)
+    plain = [
+        model.network(input_ids=tokens[list(text)][None], use_cache=False).logits[0, -tail:].float()
+        for text, tail in zip(texts, tails, strict=True)
+    ]
+    try:
+        hidden = attention.packed_hidden(model.network, tokens, places, segments)
+        packed = head_of(model.network).logits(hidden)
+        gap = float((packed.log_softmax(-1) - torch.cat(plain).log_softmax(-1)).abs().max())
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        gap, reason = float("inf"), type(error).__name__
+    else:
+        reason = f"log-probabilities differ by {gap:.3g}"
+    rounding = PROBE_TOLERANCE if model.network.dtype == torch.float32 else 0.5
+    if not gap <= rounding:
+        model.network.set_attn_implementation("sdpa")
+        model.notes.append(f"Packed attention does not fit this model ({reason}): padded batches are used, slower.")

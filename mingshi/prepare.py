@@ -1,0 +1,197 @@
+"""From a recipe's sources to samples on disk, with every row accounted for."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mingshi.checks.tokens import check_tokens
+from mingshi.data.encode import Encoded, cache_key, encode
+from mingshi.data.formats import DataSource, read
+from mingshi.data.mix import mix
+from mingshi.data.plan import Plan, make_plan
+from mingshi.data.split import split
+from mingshi.display import Display
+from mingshi.errors import DataError, Problem
+from mingshi.model.load import Text
+from mingshi.objectives import Sft
+from mingshi.recipe import Recipe, Stage
+from mingshi.provenance import fingerprint_file
+from mingshi.types import Chat, Example, Finding, Reject, Sample
+
+REJECTS_SHOWN = 20  # of one file, in the run record
+LENGTHS_KEPT = 4096  # of one stage, for the report's histogram: evenly spaced quantiles where there are more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Joined(Sequence[Sample]):
+    """Several encoded sources as one sequence, the first source first."""
+
+    parts: tuple[Encoded, ...]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: Any) -> Any:
+        ends = list(accumulate(len(part) for part in self.parts))
+        part = bisect_right(ends, int(index))
+        if part == len(self.parts):
+            raise IndexError(index)
+        return self.parts[part][int(index) - (ends[part - 1] if part else 0)]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sample."""
+        return np.concatenate([part.lengths for part in self.parts] or [np.empty(0, np.int64)])
+
+    @property
+    def trained(self) -> int:
+        """Predictions of all samples together."""
+        return sum(int(part.trained.sum()) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A stage's data, ready to be stepped through."""
+
+    samples: Joined
+    validation: Joined
+    plan: Plan
+    ledger: list[dict[str, Any]]  # one entry for each file and role
+    findings: list[Finding]
+
+    def summary(self, objective: Sft) -> dict[str, Any]:
+        lengths = self.samples.lengths
+        cut = sum(entry["rejected"].get("too_long", 0) for entry in self.ledger)
+        return {
+            "samples": len(self.samples),
+            "validation": len(self.validation),
+            "tokens": int(lengths.sum()),
+            "trained": self.samples.trained,
+            "steps": self.plan.steps,
+            "max_length": objective.max_length,
+            "cut": cut,
+            "lengths": _thinned(lengths),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TestSet:
+    """The test set: encoded for losses, and as examples for generation."""
+
+    samples: Joined
+    examples: tuple[Chat, ...]
+    ledger: list[dict[str, Any]]
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("MINGSHI_CACHE") or Path.home() / ".cache" / "mingshi") / "encoded"
+
+
+def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepared:
+    """Read, split and encode the data of one stage; DataError where nothing is left to train on."""
+    trained: list[Encoded] = []
+    held: list[Encoded] = []
+    ledger: list[dict[str, Any]] = []
+    share = stage.validation if isinstance(stage.validation, float) else 0.0
+    for source in stage.data:
+        sides = split(read(source), fraction=share, seed=recipe.seed) if share else (read(source), ())
+        roles = ("train", "validation") if share else ("train",)
+        for role, rows, parts in zip(roles, sides, (trained, held), strict=False):
+            parts.append(_encode(source, rows, stage.objective, text, display, f"{role} {share} {recipe.seed}"))
+            ledger.append(_account(source, role, parts[-1]))
+    for source in stage.validation if isinstance(stage.validation, tuple) else ():
+        held.append(_encode(source, read(source), stage.objective, text, display, "validation"))
+        ledger.append(_account(source, "validation", held[-1]))
+    samples = Joined(parts=tuple(trained))
+    if not len(samples):
+        raise _nothing_left(stage, ledger)
+    return Prepared(
+        samples=samples,
+        validation=Joined(parts=tuple(held)),
+        plan=_plan(stage, recipe, [len(part) for part in trained]),
+        ledger=ledger,
+        findings=check_tokens(samples.lengths, ledger, max_length=stage.objective.max_length),
+    )
+
+
+def prepare_tests(
+    sources: Sequence[DataSource], objective: Sft, text: Text, display: Display
+) -> TestSet:
+    """Encode the test files for losses, and keep their conversations for generation."""
+    parts = [_encode(source, read(source), objective, text, display, "test") for source in sources]
+    examples = (example for source in sources for example in read(source))
+    return TestSet(
+        samples=Joined(parts=tuple(parts)),
+        examples=tuple(example for example in examples if isinstance(example, Chat) and not example.plain),
+        ledger=[_account(source, "test", part) for source, part in zip(sources, parts, strict=True)],
+    )
+
+
+def _plan(stage: Stage, recipe: Recipe, sizes: list[int]) -> Plan:
+    weights = [source.weight for source in stage.data]
+
+    def mixture(epoch: int) -> np.ndarray:
+        return mix(sizes, weights, seed=recipe.seed, epoch=epoch)
+
+    rows = len(mixture(0))
+    return make_plan(
+        rows=rows, mixture=mixture, batch=stage.batch, seed=recipe.seed, epochs=stage.epochs, steps=stage.steps
+    )
+
+
+def _encode(
+    source: DataSource, rows: Iterable[Example | Reject], objective: Sft, text: Text, display: Display, role: str
+) -> Encoded:
+    parts = {
+        "source": source.model_dump_json(),
+        "objective": objective.model_dump_json(),
+        "template": text.template.fingerprint,
+        "tokenizer": text.tokenizer_sha256,
+        "role": role,
+    }
+    key = cache_key(files=[source.path], parts=parts)
+
+    def track(items: Iterable[Any], total: int | None, label: str) -> Iterable[Any]:
+        return display.track(items, total, f"{label} {source.path}")
+
+    return encode(rows, objective=objective, model=text, key=key, folder=cache_folder(), progress=track)
+
+
+def _account(source: DataSource, role: str, encoded: Encoded) -> dict[str, Any]:
+    ledger = encoded.ledger()
+    return {
+        "role": role,
+        **fingerprint_file(Path(source.path)),
+        "path": source.path if not os.path.isabs(source.path) else Path(source.path).name,
+        "format": source.format,
+        "rows": ledger["rows"],
+        "used": ledger["used"],
+        "rejected": ledger["rejected"],
+        "examples": [asdict(reject) for reject in islice(encoded.rejects, REJECTS_SHOWN)],
+    }
+
+
+def _nothing_left(stage: Stage, ledger: Sequence[dict[str, Any]]) -> DataError:
+    reasons: Counter[str] = Counter()
+    for entry in ledger:
+        reasons.update(entry["rejected"])
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "all of them are held out"
+    what = f"no row is left to train on: {told}"
+    return DataError(Problem(file=stage.data[0].path, what=what, mend="`mingshi preview` shows rows and reasons."))
+
+
+def _thinned(lengths: np.ndarray) -> list[int]:
+    ordered = np.sort(lengths)
+    if len(ordered) > LENGTHS_KEPT:
+        ordered = ordered[np.linspace(0, len(ordered) - 1, LENGTHS_KEPT).round().astype(int)]
+    kept: list[int] = ordered.tolist()
+    return kept

@@ -1,0 +1,162 @@
+"""Before any training: the tokens of rows with their weights and reasons, and a plan of the whole run on one page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mingshi.data.formats import DataSource, read
+from mingshi.data.row_problem import RowProblem
+from mingshi.display import Display, Silent
+from mingshi.model.load import Text, choose_device, choose_precision, load_text
+from mingshi.prepare import prepare, prepare_tests
+from mingshi.recipe import Recipe
+from mingshi.types import Chat, Example, Reject
+
+ATTENTION_BYTES = 2  # a kept score, per head and pair of tokens
+
+
+def preview(recipe: Recipe, *, rows: int = 5, longest: bool = False) -> list[dict[str, Any]]:
+    """The first rows of each training file (or the longest ones) as `{id, source, line, tokens | rejected}`.
+
+    Each token is `{text, weight, reason}`: what is trained is what has a weight.
+    """
+    text = load_text(recipe.model, template=recipe.template)
+    stage = recipe.stages[0]
+    shown: list[dict[str, Any]] = []
+    for source in stage.data:
+        outcomes = (_shown(example, text, recipe) for example in _examples(source))
+        if longest:
+            outcomes = iter(sorted(outcomes, key=lambda row: -len(row.get("tokens", ()))))
+        shown.extend(row for row, _ in zip(outcomes, range(rows), strict=False))
+    return shown
+
+
+def _examples(source: DataSource) -> Iterator[Example | Reject]:
+    return read(source.model_copy(update={"on_bad_row": "skip"}))
+
+
+def _shown(example: Example | Reject, text: Text, recipe: Recipe) -> dict[str, Any]:
+    place = {"source": example.source, "line": example.line}
+    if isinstance(example, Reject):
+        return {"id": f"{example.source}:{example.line}", **place, "rejected": f"{example.reason}: {example.detail}"}
+    assert isinstance(example, Chat)
+    objective = recipe.stages[0].objective
+    try:
+        if example.plain:
+            rendered = text.template.plain(example.messages[-1].content)
+        else:
+            rendered = text.template.render(example.messages, example.tools, train_on=objective.train_on)
+    except RowProblem as problem:
+        return {"id": example.id, **place, "rejected": f"{problem.reason}: {problem.detail}"}
+    pieces = text.tokenizer.convert_ids_to_tokens(list(rendered.tokens))
+    texts = [_token_text(text, token, piece) for token, piece in zip(rendered.tokens, pieces, strict=True)]
+    columns = zip(texts, rendered.weights, rendered.reasons, strict=True)
+    tokens = [{"text": string, "weight": weight, "reason": reason} for string, weight, reason in columns]
+    return {"id": example.id, **place, "length": len(tokens), "tokens": tokens}
+
+
+def _token_text(text: Text, token: int, piece: str) -> str:
+    """A token as people read it; a part of a character is shown as its piece."""
+    decoded = text.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return piece if "\N{REPLACEMENT CHARACTER}" in decoded else decoded
+
+
+def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
+    """What a run would do, without doing it: resolved recipe, rows, tokens, steps, memory, time."""
+    display = display or Silent()
+    text = load_text(recipe.model, template=recipe.template)
+    stages = [prepare(stage, recipe, text, display) for stage in recipe.stages]
+    tests = prepare_tests(recipe.test, recipe.stages[-1].objective, text, display)
+    shape = network_shape(recipe)
+    rate = matrix_rate(choose_device(recipe.device), recipe)
+    told = []
+    for stage, prepared in zip(recipe.stages, stages, strict=True):
+        summary = prepared.summary(stage.objective)
+        del summary["lengths"]
+        tokens = summary["tokens"] * prepared.plan.steps / prepared.plan.steps_per_epoch
+        trained = summary["trained"] * prepared.plan.steps / prepared.plan.steps_per_epoch
+        products = (6 if stage.adapter.kind == "full" else 4) * (shape["body"] * tokens + shape["head"] * trained)
+        rate_reason = stage.adapter.default_learning_rate()
+        summary |= {
+            "learning_rate": stage.optim.learning_rate or rate_reason[0],
+            "memory_gb": round(_memory(shape, recipe, stage.adapter.kind) / 1e9, 1),
+            "minutes": round(products / (0.55 * rate) / 60, 1),
+        }
+        told.append(summary)
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "model": shape,
+        "sources": [entry for prepared in stages for entry in prepared.ledger] + tests.ledger,
+        "stages": told,
+        "test_rows": len(tests.samples),
+        "findings": [finding.message for prepared in stages for finding in prepared.findings],
+    }
+
+
+def network_shape(recipe: Recipe) -> dict[str, int]:
+    """Numbers of weights, from the configuration alone: the body's matrices, the head's, all of them; and the widths."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from mingshi.model.load import base_place
+
+    place = base_place(recipe.model)
+    settings = AutoConfig.from_pretrained(place)
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(settings)
+    text = settings.get_text_config()
+    head = network.get_output_embeddings().weight
+    embedding = network.get_input_embeddings().weight.numel()
+    whole = sum(parameter.numel() for parameter in network.parameters())
+    tied = head is network.get_input_embeddings().weight
+    return {
+        "parameters": whole,
+        "body": whole - embedding - (0 if tied else head.numel()),
+        "head": head.numel(),
+        "layers": text.num_hidden_layers,
+        "width": text.hidden_size,
+        "inner": getattr(text, "intermediate_size", None) or 4 * text.hidden_size,  # GPT-2 names none
+        "heads": text.num_attention_heads,
+    }
+
+
+def _memory(shape: Mapping[str, int], recipe: Recipe, kind: str) -> float:
+    """Bytes at the peak: weights, masters with their moments, and what one stream keeps for its backward."""
+    import torch
+
+    size = 2 if choose_precision(recipe.precision, choose_device(recipe.device)) == torch.bfloat16 else 4
+    trained = shape["parameters"] if kind == "full" else 0.04 * shape["parameters"]
+    kept = shape["layers"] * (12 * shape["width"] + 5 * shape["inner"]) * size * recipe.stream
+    scores = shape["layers"] * shape["heads"] * recipe.stream * 256 * ATTENTION_BYTES * size
+    return shape["parameters"] * size + 16 * trained + kept + scores + 0.6e9
+
+
+def matrix_rate(device: str, recipe: Recipe, *, seconds: float = 0.5) -> float:
+    """Floating-point operations a second of a matrix product, measured here and now in the run's precision."""
+    import torch
+
+    kind = choose_precision(recipe.precision, device)
+    left, right = (torch.randn(1024, 1024, device=device).to(kind) for _ in range(2))
+    (left @ right).sum().item()
+    products, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        (left @ right)[0, 0].item()
+        products += 1
+    return products * 2 * 1024**3 / (time.perf_counter() - began)
+
+
+def described(planned: Mapping[str, Any]) -> Sequence[str]:
+    """The plan as lines for a person."""
+    lines = [f"model      {planned['recipe']['model']}: {planned['model']['parameters']:,} weights"]
+    for entry in planned["sources"]:
+        lost = "".join(f", {count} {reason}" for reason, count in entry["rejected"].items())
+        lines.append(f"{entry['role']:10} {entry['path']}: {entry['rows']} rows = {entry['used']} used{lost}")
+    for number, stage in enumerate(planned["stages"]):
+        lines += [
+            f"stage {number}    {stage['samples']:,} samples, {stage['tokens']:,} tokens, {stage['trained']:,} trained",
+            f"           {stage['steps']} steps at learning rate {stage['learning_rate']:g}",
+            f"           about {stage['minutes']} minutes and {stage['memory_gb']} GB",
+        ]
+    return [*lines, *(f"finding    {message}" for message in planned["findings"])]

@@ -1,0 +1,241 @@
+"""The recipe: everything that a run is told. A value; YAML is its text form.
+
+Each part is defined next to the code that reads it; this file only joins them, reads YAML, and turns every mistake
+found into one line with its place and its mend.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from mingshi.data.formats import DataSource
+from mingshi.errors import Problem, RecipeError
+from mingshi.evals import Generation, Perplexity
+from mingshi.model.adapters import Adapter, Lora
+from mingshi.objectives import Sft
+from mingshi.optim import Optim
+from mingshi.types import Settings
+
+MAX_BYTES = 1 << 20
+
+Evaluator = Annotated[Perplexity | Generation, Field(discriminator="kind")]
+Objective = Annotated[Sft, Field()]
+
+
+class EarlyStopping(Settings):
+    """End a stage when the validation loss has not fallen by `min_delta` for `patience` evaluations in a row."""
+
+    patience: int = Field(default=3, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
+
+
+class Stage(Settings):
+    """One training run over one set of data; the next stage goes on from its weights."""
+
+    data: tuple[DataSource, ...] = Field(min_length=1)
+    validation: tuple[DataSource, ...] | float = Field(default=0.05)
+    """Files, or the share of `data` (by group) that is held out; 0: none."""
+    objective: Objective = Sft()
+    adapter: Adapter = Lora()
+    optim: Optim = Optim()
+    batch: int = Field(default=16, ge=1)
+    """Examples per optimiser step, always exact."""
+    epochs: float | None = Field(default=None, gt=0)
+    """How often the data is gone through; 1 where neither this nor `steps` is given."""
+    steps: int | None = Field(default=None, ge=1)
+    evaluate: Literal["epoch"] | int = "epoch"
+    """When the validation loss is measured: after every epoch, or every so many steps."""
+    early_stopping: EarlyStopping | None = None
+    checkpoint: int = Field(default=50, ge=1)
+    """Steps between checkpoints; one is also kept whenever the validation loss is measured, and at the end."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Stage:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both given. Keep one of them")
+        if isinstance(self.validation, float) and not 0 <= self.validation < 1:
+            raise ValueError("validation is a share of the rows: at least 0 and below 1, or a list of files")
+        if isinstance(self.evaluate, int) and self.evaluate < 1:
+            raise ValueError("evaluate is a number of steps: at least 1, or the word epoch")
+        if self.early_stopping is not None and self.validation == 0:
+            raise ValueError("early_stopping needs a validation set. Give `validation` a share or files")
+        return self
+
+
+class Recipe(Settings):
+    """A run, whole."""
+
+    model: str
+    """A known name, a folder, or a name on the Hub."""
+    output: str
+    """The run folder."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    template: str = "auto"
+    """auto: the model's own, or `turns` where it has none; or a name: zh-instruction, alpaca, turns."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """What the network computes in; what trains has float32 masters whatever this says."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    stream: int = Field(default=4096, ge=128)
+    """Tokens of one packed stream: more is faster, and takes more memory. It does not change the result."""
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    test: tuple[DataSource, ...] = ()
+    """Read twice: before the first stage and after the last, and by nothing else."""
+    evals: tuple[Evaluator, ...] = (Perplexity(),)
+    keep: int = Field(default=1, ge=1)
+    """Checkpoints kept besides the best."""
+
+
+def parse(values: Mapping[str, Any], *, file: str = "recipe") -> Recipe:
+    """A Recipe from plain values; RecipeError lists every mistake, each with its line where the text had one."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        details = [detail for detail in error.errors() if not _follows(detail)]
+        raise RecipeError([_problem(detail, values, file) for detail in details]) from None
+
+
+def _follows(detail: Mapping[str, Any]) -> bool:
+    """pydantic calls a list too short when its items were wrong, which has been said already."""
+    return detail["type"] == "too_short" and bool(detail["input"])
+
+
+def read_recipe(path: str | Path, *, sets: Sequence[str] = ()) -> Recipe:
+    """Read YAML 1.2, apply `a.b=c` overrides, validate."""
+    values = _load(Path(path))
+    apply(values, sets)
+    return parse(values, file=str(path))
+
+
+def apply(values: Any, sets: Sequence[str]) -> None:
+    """Carry out `a.b=c` assignments in place, in order."""
+    for assignment in sets:
+        _assign(values, assignment)
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    yaml = YAML()
+    yaml.default_flow_style = None
+    with path.open("w", encoding="utf-8") as stream:
+        yaml.dump(recipe.model_dump(mode="json", exclude_none=True), stream)
+
+
+def _load(path: Path) -> CommentedMap:
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            raise RecipeError(Problem(file=str(path), what=f"a recipe of {len(data)} bytes", mend="Is it the data?"))
+        text = data.decode("utf-8")
+        yaml = YAML(typ="rt")
+        yaml.version = (1, 2)
+        if sum(isinstance(event, object) and type(event).__name__ == "AliasEvent" for event in YAML().parse(text)):
+            raise RecipeError(Problem(file=str(path), what="aliases are not used in recipes", mend="Write it out."))
+        values = yaml.load(text)
+    except FileNotFoundError:
+        raise RecipeError(Problem(file=str(path), what="there is no such recipe", mend="Check the path.")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(Problem(file=str(path), what=f"cannot be read ({error})")) from None
+    except YAMLError as error:
+        raise RecipeError(_yaml_problem(error, path)) from None
+    if not isinstance(values, CommentedMap):
+        raise RecipeError(Problem(file=str(path), what="a recipe is keys and values", mend="Begin with `model: …`."))
+    return values
+
+
+def _yaml_problem(error: YAMLError, path: Path) -> Problem:
+    mark = next((mark for mark in (vars(error).get("problem_mark"), vars(error).get("context_mark")) if mark), None)
+    what = str(vars(error).get("problem") or error).splitlines()[0]
+    return Problem(file=str(path), line=mark.line + 1 if mark else None, what=f"not YAML: {what}")
+
+
+def _assign(values: Any, assignment: str) -> None:
+    """`stages.0.optim.learning_rate=1e-4` in place; the value is YAML."""
+    name, equals, text = assignment.partition("=")
+    keys = name.split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {assignment}: not of the form a.b=c", "For example --set stages.0.batch=8.")
+    place = values
+    try:
+        for key in keys[:-1]:
+            if isinstance(place, list):
+                place = place[int(key)]
+            else:
+                place = place.setdefault(key, {})
+        value = YAML(typ="safe", pure=True).load(text)
+        if isinstance(place, list):
+            place[int(keys[-1])] = value
+        else:
+            place[keys[-1]] = value
+    except (IndexError, ValueError, TypeError, AttributeError, YAMLError):
+        raise RecipeError(f"--set {name}: there is no such place in the recipe", "Count stages from 0.") from None
+
+
+def _problem(detail: Mapping[str, Any], values: Any, file: str) -> Problem:
+    place = [key for key in detail["loc"] if not _is_union_label(key)]
+    field = ".".join(map(str, place))
+    if detail["type"] == "extra_forbidden":
+        what = f"unknown key {str(place[-1])!r}"
+        mend = _nearest(str(place[-1]), _fields(place[:-1], values))
+    elif detail["type"] == "missing":
+        what, mend = "is missing", f"Add `{place[-1]}: …`."
+    else:
+        what = str(detail["msg"]).removeprefix("Value error, ")
+        mend = f"Not {str(detail['input'])[:40]!r}." if isinstance(detail["input"], str | int | float) else ""
+    return Problem(file=file, line=_line(values, place), field=field, what=what, mend=mend)
+
+
+def _is_union_label(key: Any) -> bool:
+    """pydantic puts the branch of a union into an error's place: no key of ours has these forms."""
+    return isinstance(key, str) and (key in _BRANCHES or "[" in key)
+
+
+_BRANCHES = {"lora", "full", "sft", "perplexity", "generation", "float", "int", "constrained-int"}
+
+
+def _line(values: Any, place: Sequence[Any]) -> int | None:
+    """The 1-based line of the deepest key on the way that the text has."""
+    line = None
+    for key in place:
+        if not isinstance(values, CommentedMap | CommentedSeq):
+            return line
+        try:
+            position = values.lc.key(key) if isinstance(values, CommentedMap) else values.lc.item(key)
+            values = values[key]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return line
+        line = int(position[0]) + 1
+    return line
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
+
+
+def _fields(place: Sequence[Any], values: Any) -> list[str]:
+    """The keys that are known where an unknown one was found."""
+    models: list[type[BaseModel]] = [Recipe]
+    for key in place:
+        if isinstance(key, int):
+            values = values[key] if isinstance(values, list) and key < len(values) else None
+            continue
+        annotations = [model.model_fields[key].annotation for model in models if key in model.model_fields]
+        models = [found for annotation in annotations for found in _models(annotation)]
+        values = values.get(key) if isinstance(values, Mapping) else None
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    of_kind = [model for model in models if "kind" in model.model_fields and model.model_fields["kind"].default == kind]
+    return sorted({name for model in of_kind or models for name in model.model_fields})
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):  # unions, tuples and annotated types share only this attribute
+        yield from _models(inner)

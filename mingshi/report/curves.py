@@ -1,0 +1,178 @@
+"""The figures of a run: what is drawn, what its legend and notes say, and the table of the numbers behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup
+
+from mingshi.report.plots import Frame, Point, Scale, histogram, scale
+from mingshi.report.summary import Interval, Record, Stage, number, smoothed, whole
+from mingshi.report.words import Both, figure, word
+
+ROWS_AT_MOST = 200  # of a table behind a figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A drawing with its words; `rows` under `columns` are the numbers that it shows."""
+
+    title: Both
+    drawing: Markup
+    legend: Sequence[tuple[str, Both]] = ()  # style and meaning
+    notes: Sequence[Both] = ()
+    columns: Sequence[Both] = ()
+    rows: Sequence[Sequence[str]] = field(default=())
+
+
+def loss_figure(stage: Stage) -> Figure:
+    """Training loss, raw and smoothed, and the validation points; the best step is marked."""
+    points = series(stage, "loss")
+    means, window = smoothed([loss for _, loss in points], [number(step.get("trained")) for step in stage.steps])
+    curve = [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
+    frame = Frame(across=steps_scale(stage), up=_loss_scale(points, curve, stage.validation))
+    broken = [int(x) for x, loss in points if not math.isfinite(loss)]
+    parts = [frame.curve(points, "raw")]
+    legend = [("raw", word("curves.raw"))]
+    if len(points) > 10:
+        parts.append(frame.curve(curve, "smooth"))
+        legend.append(("smooth", word("curves.smooth", window=window)))
+    if stage.validation:
+        legend.append(("validation", word("curves.validation")))
+        parts += _validation(frame, stage.validation)
+    if broken:
+        parts.append(frame.upright(broken[0], "broken", word("curves.broken", step=f"{broken[0]:,}")))
+    if stage.best is not None and stage.validation:
+        parts.append(frame.upright(stage.best, "best", word("curves.best", step=f"{stage.best:,}")))
+    columns, rows, thinning = _loss_table(stage, means)
+    return Figure(
+        title=word("curves.loss"),
+        drawing=frame.draw(*parts, height=280),
+        legend=legend,
+        notes=[*_loss_notes(stage, frame, points), *thinning],
+        columns=columns,
+        rows=rows,
+    )
+
+
+def small_figures(stage: Stage) -> list[Figure]:
+    """Learning rate, gradient norm and speed over the same steps."""
+    named = [("learning_rate", "curves.rate"), ("gradient_norm", "curves.norm"), ("speed", "curves.speed")]
+    made = []
+    for name, title in named:
+        points = series(stage, name)
+        finite = [value for _, value in points if math.isfinite(value)]
+        if not finite:
+            continue
+        logs = name == "gradient_norm"
+        up = scale(finite, floor=None if logs and max(finite) > 30 * min(finite) > 0 else 0.0, logs=logs)
+        frame = Frame(across=steps_scale(stage), up=up, marks_across=3, marks_up=3)
+        made.append(Figure(title=word(title), drawing=frame.draw(frame.curve(points, "smooth"), height=110)))
+    return made
+
+
+def length_figure(lengths: Sequence[int], *, limit: int | None, cut: int | None) -> Figure:
+    """How long the samples are, and where the cut-off falls."""
+    drawing, bins = histogram(lengths, limit)
+    middle, high = (int(value) for value in np.percentile(lengths, [50, 95], method="inverted_cdf"))
+    notes = [word("lengths.middle", median=f"{middle:,}", high=f"{high:,}", longest=f"{max(lengths):,}")]
+    if limit is not None:
+        over = cut if cut is not None else sum(length > limit for length in lengths)
+        notes.append(word("lengths.cuts" if over else "lengths.uncut", limit=f"{limit:,}", count=f"{over:,}"))
+    return Figure(
+        title=word("lengths.title"),
+        drawing=drawing,
+        notes=notes,
+        columns=[word("lengths.from"), word("lengths.to"), word("lengths.samples")],
+        rows=[[f"{first:,}", f"{last:,}", f"{count:,}"] for first, last, count in bins],
+    )
+
+
+def series(stage: Stage, name: str) -> list[Point]:
+    """One field of every step; `speed` is tokens per second."""
+    if name == "speed":
+        pairs = ((number(step.get("tokens")), number(step.get("seconds"))) for step in stage.steps)
+        values = [tokens / seconds if seconds > 0 else math.nan for tokens, seconds in pairs]
+    else:
+        values = [number(step.get(name)) for step in stage.steps]
+    return [(float(whole(step.get("number"))), value) for step, value in zip(stage.steps, values, strict=True)]
+
+
+def steps_scale(stage: Stage) -> Scale:
+    return Scale(low=0, high=1.01 * max([1, *(whole(step.get("number")) for step in stage.steps)]))
+
+
+def _loss_scale(points: Sequence[Point], curve: Sequence[Point], validation: Sequence[tuple[float, Interval]]) -> Scale:
+    """Holds the smoothed curve, the validation points and nearly all raw losses: a spike shall not flatten the rest."""
+    finite = [loss for _, loss in points if math.isfinite(loss)]
+    ends = [float(end) for end in np.percentile(finite, [0.5, 99])] if finite else []
+    return scale([*ends, *(mean for _, mean in curve), *(loss.value for _, loss in validation)])
+
+
+def _validation(frame: Frame, points: Sequence[tuple[float, Interval]]) -> list[Markup]:
+    spans = [
+        (step, max(loss.low, frame.up.low), min(loss.high, frame.up.high)) for step, loss in points if loss.known
+    ]
+    places = [(step, loss.value) for step, loss in points]
+    return [frame.curve(places, "between"), frame.whiskers(spans, "validation"), frame.dots(places, "validation")]
+
+
+def _loss_notes(stage: Stage, frame: Frame, points: Sequence[Point]) -> list[Both]:
+    notes = []
+    last = whole(stage.steps[-1].get("number"))
+    if stage.best is not None and (stage.stopped_early or stage.best < last):
+        notes.append(word("curves.early" if stage.stopped_early else "curves.kept", best=f"{stage.best:,}", steps=f"{last:,}"))
+    outside = sum(math.isfinite(loss) and not frame.up.holds(loss) for _, loss in points)
+    if outside:
+        notes.append(word("curves.outside", count=f"{outside:,}"))
+    return notes
+
+
+def _loss_table(stage: Stage, means: Sequence[float]) -> tuple[list[Both], list[list[str]], list[Both]]:
+    """Columns, rows and, where not every step is among them, a note that says so."""
+    validation = {int(step): loss.value for step, loss in stage.validation}
+    every = math.ceil(len(stage.steps) / ROWS_AT_MOST)
+    best = {stage.best, *validation}
+    rows = []
+    for index, (step, mean) in enumerate(zip(stage.steps, means, strict=True)):
+        place = whole(step.get("number"))
+        if index % every == 0 or place in best or index == len(stage.steps) - 1:
+            rows.append([f"{place:,}", *_step_cells(step), figure(mean, 4), figure(validation.get(place), 4)])
+    columns = [
+        word("curves.step"),
+        word("curves.epoch"),
+        word("curves.rate"),
+        word("curves.norm"),
+        word("curves.speed"),
+        word("curves.raw"),
+        word("curves.smooth", window=smoothed([1.0] * len(means), [1.0] * len(means))[1]),
+        word("data.validation"),
+    ]
+    note = [word("page.every", every=every, total=f"{len(stage.steps):,}")] if every > 1 else []
+    return columns, rows, note
+
+
+def _step_cells(step: Record) -> list[str]:
+    seconds = number(step.get("seconds"))
+    return [
+        figure(number(step.get("epoch")), 2),
+        figure(number(step.get("learning_rate"))),
+        figure(number(step.get("gradient_norm")), 3),
+        figure(number(step.get("tokens")) / seconds if seconds > 0 else None, 0),
+        figure(number(step.get("loss")), 4),
+    ]
+
+
+def speed_facts(steps: Sequence[Record]) -> tuple[int, int, float]:
+    """Tokens read, tokens trained and seconds spent over all steps."""
+    seconds = [number(step.get("seconds")) for step in steps]
+    return (
+        sum(whole(step.get("tokens")) for step in steps),
+        sum(whole(step.get("trained")) for step in steps),
+        math.fsum(value for value in seconds if math.isfinite(value)),
+    )
+
+

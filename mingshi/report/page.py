@@ -1,0 +1,135 @@
+"""One HTML file that tells a run: opens offline, in Chinese and English, and does nothing but show.
+
+Whatever came from data is escaped by construction: every value that a template prints passes through `visible_html`,
+which also marks characters that cannot be seen. The page has no script at all (the language switch is style), and its
+content security policy would refuse one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mingshi.report import views
+from mingshi.report.curves import loss_figure, small_figures
+from mingshi.report.marks import shortened, visible_html
+from mingshi.report.summary import Record, RunData, comparisons, stages, status, verdict
+from mingshi.report.words import Both, either, word
+
+TEXT_AT_MOST = 3000  # characters of one text from data
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A run folder's files; what is missing or broken is empty."""
+
+    run: Record
+    data: Record
+    steps: Sequence[Record]
+    evals: Sequence[Record]
+    findings: Sequence[Record]
+
+
+def write_report(folder: Path, *, language: str = "en") -> Path:
+    """Read a run folder, write its `report.html` in one piece, and return that file's path."""
+    page = render(read(folder), language=language)
+    path = folder / "report.html"
+    draft = folder / f".report.{os.getpid()}.html"
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def read(folder: Path) -> RunData:
+    """The records of a run folder, as many as can be read."""
+    return Folder(
+        run=_values(folder / "run.json", {}),
+        data=_values(folder / "data.json", {}),
+        steps=_lines(folder / "steps.jsonl"),
+        evals=_lines(folder / "evals.jsonl"),
+        findings=_values(folder / "findings.json", []),
+    )
+
+
+def _values(path: Path, absent: Any) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return absent
+
+
+def _lines(path: Path) -> list[Record]:
+    """The lines up to the first that is cut short."""
+    records: list[Record] = []
+    try:
+        for line in path.read_bytes().splitlines():
+            records.append(orjson.loads(line))
+    except (OSError, orjson.JSONDecodeError):
+        return records
+    return records
+
+
+def render(run: RunData, *, language: str = "en") -> str:
+    """The page, opening in `language` (en or zh). Equal records give equal bytes."""
+    made = stages(run)
+    return environment().get_template("page.html").render(
+        language=language,
+        title=str(run.run.get("id") or "–"),
+        status=status(run),
+        verdict=verdict(run),
+        asked=views.asked(run),
+        recipe=views.recipe(run.run),
+        comparisons=[views.compared(entry) for entry in comparisons(run)],
+        stages=[(loss_figure(stage), small_figures(stage)) for stage in made],
+        ledger=views.ledger(run.data),
+        lengths=views.lengths(run.data),
+        findings=views.findings(run.findings),
+        samples=views.samples(run.evals),
+        speed=views.speed(run),
+        origin=views.origin(run.run),
+        hashes=views.hashes(run),
+    )
+
+
+def environment() -> Environment:
+    """Templates that cannot print anything raw: `finalize` sees every value before it reaches the page."""
+    made = Environment(
+        loader=PackageLoader("mingshi.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printed,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    helpers: Mapping[str, Callable[..., Any]] = {"word": word, "either": either, "text": _text}
+    made.globals.update(helpers, version=_version())
+    return made
+
+
+def _printed(value: object) -> Markup:
+    if isinstance(value, Markup):
+        return value
+    return value.html() if isinstance(value, Both) else visible_html("" if value is None else str(value))
+
+
+def _text(value: object, limit: int = TEXT_AT_MOST) -> Markup:
+    """Text from data, cut where it would swamp the page."""
+    said = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    kept, left = shortened(said, limit)
+    more = Markup('<em class="more">{}</em>').format(word("page.more", count=f"{left:,}").html()) if left else Markup()
+    return visible_html(kept) + more
+
+
+def _version() -> str:
+    try:
+        return version("mingshi")
+    except PackageNotFoundError:
+        return ""

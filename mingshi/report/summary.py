@@ -1,0 +1,288 @@
+"""What a run's records come to: the comparison before and after, the verdict in a sentence, the curves.
+
+Any record may be missing or cut short: a run that was killed or that diverged is summed up as far as it went.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mingshi.report.words import PROPER_NAMES, WORDS, Both, either, figure, places, plain, word
+
+Record = Mapping[str, Any]
+
+LOWER_IS_BETTER = {"natspertoken", "perplexity", "bitsperbyte", "loss"}
+HIGHER_IS_BETTER = {*PROPER_NAMES, "exactmatch", "accuracy"}
+HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "f1", "bleu", "chrf")  # at most two are in the verdict
+
+
+class RunData(Protocol):
+    """A run folder as read: the values of its JSON files."""
+
+    @property
+    def run(self) -> Record: ...
+
+    @property
+    def data(self) -> Record: ...
+
+    @property
+    def steps(self) -> Sequence[Record]: ...
+
+    @property
+    def evals(self) -> Sequence[Record]: ...
+
+    @property
+    def findings(self) -> Sequence[Record]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number and its 95 % interval, which may be unknown (not a number)."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def known(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One metric on one set of data, before and after training."""
+
+    metric: str  # its name with letters and digits alone, in lower case
+    name: Both
+    data: str
+    kind: str
+    before: Interval | None
+    after: Interval | None
+    difference: Interval | None
+    count: int
+    signature: str
+
+    @property
+    def lower(self) -> bool | None:
+        """Is lower better? None where the house does not know the metric."""
+        return True if self.metric in LOWER_IS_BETTER else False if self.metric in HIGHER_IS_BETTER else None
+
+    @property
+    def judgement(self) -> str:
+        """better, worse, open (the interval holds zero) or unjudged (no interval, or no direction)."""
+        if self.difference is None or not self.difference.known or self.lower is None:
+            return "unjudged"
+        if self.difference.low <= 0 <= self.difference.high:
+            return "open"
+        return "better" if (self.difference.high < 0) == self.lower else "worse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """The steps of one stage and what was measured on the way."""
+
+    steps: Sequence[Record]
+    validation: Sequence[tuple[float, Interval]]  # (step, loss)
+    best: int | None
+    stopped_early: bool
+
+
+def number(value: object) -> float:
+    """A number, or not-a-number for anything else that a record may hold."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def whole(value: object) -> int:
+    """A count; 0 where there is none."""
+    return int(number(value)) if math.isfinite(number(value)) else 0
+
+
+def table(value: object) -> Record:
+    """A mapping, empty where there is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def several(value: object) -> list[Record]:
+    """The mappings of a list, empty where there is none."""
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def plain_name(metric: str) -> str:
+    """A metric's name with letters and digits alone: `rouge_L` and `rougeL` are the same."""
+    return re.sub(r"[^a-z0-9]", "", metric.lower())
+
+
+def interval(score: object) -> Interval | None:
+    """A Score record as an interval; None where it has no value."""
+    entry = table(score)
+    value = number(entry.get("value"))
+    if not math.isfinite(value):
+        return None
+    return Interval(value=value, low=number(entry.get("low")), high=number(entry.get("high")))
+
+
+def comparisons(run: RunData) -> list[Comparison]:
+    """Every metric measured before or after, the headlines first, the test set before the validation set."""
+    scores: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for entry in run.evals:
+        when = str(entry.get("when"))
+        if when not in ("before", "after"):
+            continue
+        for name, score in table(entry.get("scores")).items():
+            moments = scores.setdefault((str(entry.get("data")), str(entry.get("kind")), str(name)), {})
+            if when == "after" or "before" not in moments:  # the first before, the last after
+                moments[when] = table(score)
+    differences = table(table(run.run.get("summary")).get("differences"))
+    found = [_comparison(*key, moments, differences) for key, moments in scores.items()]
+    return sorted(found, key=lambda entry: (entry.data != "test", _rank(entry.metric)))
+
+
+def _comparison(data: str, kind: str, name: str, moments: Mapping[str, Record], differences: Record) -> Comparison:
+    before, after = interval(moments.get("before")), interval(moments.get("after"))
+    difference = interval(differences.get(f"{data}.{kind}.{name}") or differences.get(f"{kind}.{name}"))
+    if difference is None and before is not None and after is not None:
+        difference = Interval(value=after.value - before.value)
+    last = moments.get("after") or moments.get("before") or {}
+    metric = plain_name(name)
+    return Comparison(
+        metric=metric,
+        name=plain(PROPER_NAMES[metric]) if metric in PROPER_NAMES else WORDS.get(f"metric.{metric}", plain(name)),
+        data=data,
+        kind=kind,
+        before=before,
+        after=after,
+        difference=difference,
+        count=whole(last.get("count")),
+        signature=str(last.get("signature") or ""),
+    )
+
+
+def _rank(metric: str) -> int:
+    return HEADLINES.index(metric) if metric in HEADLINES else len(HEADLINES)
+
+
+def status(run: RunData) -> str:
+    """The run's status, `unknown` where its record is missing or says something new."""
+    said = str(run.run.get("status"))
+    return said if f"status.{said}" in WORDS else "unknown"
+
+
+def verdict(run: RunData) -> Both:
+    """How the run ended and what it brought, in a sentence or two, without a claim that its intervals do not bear."""
+    parts = []
+    if status(run) != "done":
+        last = whole(run.steps[-1].get("number")) if run.steps else 0
+        parts.append(word(f"state.{status(run)}", step=f"{last:,}"))
+    recorded = table(table(run.run.get("summary")).get("verdict"))
+    clauses = [_clause(entry) for entry in _headlines(comparisons(run))]
+    if recorded.get("en") and recorded.get("zh"):
+        parts.append(Both(str(recorded["en"]), str(recorded["zh"])))
+    elif clauses:
+        joint, end = word("verdict.join"), word("verdict.end")
+        english = joint.en.join(clause.en for clause in clauses)
+        parts.append(Both(english[0].upper() + english[1:] + end.en, joint.zh.join(c.zh for c in clauses) + end.zh))
+    elif status(run) == "done":
+        parts.append(word("verdict.none"))
+    return Both(" ".join(part.en for part in parts), "".join(part.zh for part in parts))
+
+
+def _headlines(found: Sequence[Comparison]) -> list[Comparison]:
+    """The two that matter most, and whatever got worse."""
+    pairs = [entry for entry in found if entry.before is not None and entry.after is not None]
+    data = pairs[0].data if pairs else ""
+    named = [entry for entry in pairs if entry.data == data and entry.metric in HEADLINES][:2] or pairs[:1]
+    return named + [entry for entry in pairs if entry.judgement == "worse" and entry not in named][:2]
+
+
+def _clause(entry: Comparison) -> Both:
+    before, after, difference = shown(entry)
+    assert entry.difference is not None and entry.before is not None and entry.after is not None
+    if entry.difference.known:
+        low, high = difference[1:]
+        sure = word("verdict.sure", difference=difference[0], low=low, high=high)
+    else:
+        sure = word("verdict.unsure", difference=difference[0])
+    unit = either("unit", entry.metric) if f"unit.{entry.metric}" in WORDS else plain("")
+    key = "verdict.fell" if entry.difference.value < 0 else "verdict.rose"
+    if entry.judgement == "open" or entry.difference.value == 0:
+        key = "verdict.same"
+    return word(key, metric=entry.name, before=before[0], after=after[0], unit=unit, sure=sure)
+
+
+def shown(entry: Comparison) -> tuple[tuple[str, str, str], ...]:
+    """Before, after and difference as text (value, low, high), each with the decimals that its own size asks for."""
+    values = [side.value for side in (entry.before, entry.after) if side is not None]
+    level = max(2, places(*values)) if values and max(map(abs, values)) < 100 else 1
+    change = level
+    if entry.difference is not None:
+        smallest = min(abs(number) for number in _numbers(entry.difference) if math.isfinite(number))
+        change = max(level, min(4, places(smallest, significant=1))) if smallest else level
+    before, after = _texts(entry.before, level), _texts(entry.after, level)
+    return before, after, _texts(entry.difference, change, signed=True)
+
+
+def _numbers(side: Interval) -> tuple[float, float, float]:
+    return side.value, side.low, side.high
+
+
+def _texts(side: Interval | None, decimals: int, *, signed: bool = False) -> tuple[str, str, str]:
+    numbers = _numbers(side) if side is not None else (math.nan,) * 3
+    value, low, high = (figure(number, decimals, signed=signed) for number in numbers)
+    return value, low, high
+
+
+def stages(run: RunData) -> list[Stage]:
+    """The stages that have steps, in order."""
+    numbers = list(dict.fromkeys(entry.get("stage", 0) for entry in run.steps))
+    ends = several(table(run.run.get("summary")).get("stages"))
+    made = []
+    for index, stage in enumerate(numbers):
+        end = ends[index] if index < len(ends) else {}
+        best = whole(end.get("best_step")) or None
+        made.append(
+            Stage(
+                steps=[entry for entry in run.steps if entry.get("stage", 0) == stage],
+                validation=_validation(run.evals, stage),
+                best=best,
+                stopped_early=bool(end.get("stopped_early")),
+            )
+        )
+    return made
+
+
+def _validation(evals: Sequence[Record], stage: object) -> list[tuple[float, Interval]]:
+    """Losses on the validation set; not those after training, which belong to the best step's weights."""
+    points = []
+    for entry in evals:
+        if entry.get("data") != "validation" or entry.get("when") == "after" or entry.get("stage", 0) != stage:
+            continue
+        for name, score in table(entry.get("scores")).items():
+            loss = interval(score)
+            if plain_name(str(name)) == "natspertoken" and loss is not None:
+                points.append((float(whole(entry.get("step"))), loss))
+    return sorted(points, key=lambda point: point[0])
+
+
+def smoothed(losses: Sequence[float], weights: Sequence[float]) -> tuple[list[float], int]:
+    """The mean loss per trained token over a centred window of about a twentieth of the steps, and that window.
+
+    Weighted by the tokens that each step trained, so a point is the true mean of the window's tokens. Centred, so the
+    curve does not lag behind the steps. Steps whose loss is not finite count nothing.
+    """
+    window = max(3, len(losses) // 20 | 1)
+    values, weighing = np.asarray(losses, dtype=float), np.maximum(np.asarray(weights, dtype=float), 1e-9)
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values * weighing, 0.0))])
+    totals = np.concatenate([[0.0], np.cumsum(np.where(finite, weighing, 0.0))])
+    steps = np.arange(len(values))
+    reach = np.minimum(np.minimum(steps, len(values) - 1 - steps), window // 2)  # symmetric at the ends too
+    first, last = steps - reach, steps + reach + 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (sums[last] - sums[first]) / (totals[last] - totals[first])
+    return [float(mean) for mean in np.where(finite, means, np.nan)], window

@@ -1,0 +1,302 @@
+"""The parts of the page as plain values: what each section shows, cut to what a person will read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from mingshi.report import plots
+from mingshi.report.curves import Figure, length_figure, speed_facts
+from mingshi.report.summary import (
+    Comparison,
+    Interval,
+    Record,
+    RunData,
+    interval,
+    number,
+    several,
+    shown,
+    table,
+    whole,
+)
+from mingshi.report.words import PROPER_NAMES, Both, duration, either, figure, places, plain, share, word
+
+SAMPLES_AT_MOST = 8
+LINES_AT_MOST = 40  # of any list: files, rejected rows, findings
+EXAMPLES_AT_MOST = 5  # rejected rows of one file, rows of one finding
+
+Line = tuple[Both, Both]  # a name and what it is
+
+
+def asked(run: RunData) -> list[tuple[Both | None, list[Line]]]:
+    """Model, data and method: the run's own lines first, then each stage's under its number."""
+    model, recipe = table(run.run.get("model")), table(run.run.get("recipe"))
+    lines: list[Line] = []
+    if name := model.get("name") or recipe.get("model"):
+        lines.append((word("asked.model"), plain(name)))
+    total, trainable = whole(model.get("parameters")), whole(model.get("trainable"))
+    if total:
+        counts = {"total": f"{total:,}", "trainable": f"{trainable:,}", "share": share(trainable, total)}
+        lines.append((word("asked.parameters.name"), word("asked.parameters", **counts)))
+    parts = [_asked_stage(stage) for stage in several(recipe.get("stages"))[:LINES_AT_MOST]]
+    if len(parts) == 1:
+        return [(None, lines + parts[0])]
+    return [(None, lines), *((word("asked.stage", number=index + 1), part) for index, part in enumerate(parts))]
+
+
+def _asked_stage(stage: Record) -> list[Line]:
+    lines: list[Line] = []
+    adapter, optim = table(stage.get("adapter")), table(stage.get("optim"))
+    files = [str(source.get("path")) for source in several(stage.get("data"))]
+    if files:
+        lines.append((word("asked.data"), plain(", ".join(files[:EXAMPLES_AT_MOST]))))
+    if kind := adapter.get("kind"):
+        named = word("asked.full") if kind == "full" else plain({"lora": "LoRA"}.get(str(kind), kind))
+        ranked = word("asked.rank", kind=named, rank=adapter["rank"]) if "rank" in adapter else named
+        lines.append((word("asked.method"), ranked))
+    if batch := whole(stage.get("batch")):
+        long = "asked.steps" if stage.get("steps") else "asked.epochs"
+        count = figure(stage.get("steps") or stage.get("epochs") or 1)
+        lines.append((word("asked.length"), word(long, count=count, batch=f"{batch:,}")))
+    if rate := optim.get("learning_rate"):
+        schedule = either("schedule", optim.get("schedule") or "constant")
+        lines.append((word("asked.optim"), word("asked.rate", rate=figure(number(rate)), schedule=schedule)))
+    return lines
+
+
+def recipe(run: Record) -> str:
+    """The resolved recipe as YAML."""
+    values = run.get("recipe")
+    if not isinstance(values, Mapping) or not values:
+        return ""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 100
+    stream = io.StringIO()
+    try:
+        yaml.dump(values, stream)
+    except YAMLError:
+        return ""
+    return stream.getvalue()
+
+
+def compared(entry: Comparison) -> dict[str, Any]:
+    """One line of the table of scores."""
+    before, after, difference = shown(entry)
+    direction = {None: plain(""), True: word("numbers.lower"), False: word("numbers.higher")}[entry.lower]
+    return {
+        "name": entry.name,
+        "data": either("data", entry.data),
+        "direction": direction,
+        "cells": [
+            (word("numbers.before"), *_cell(before)),
+            (word("numbers.after"), *_cell(after)),
+            (word("numbers.difference"), *_cell(difference)),
+        ],
+        "judgement": entry.judgement,
+        "judged": word(f"verdict.{entry.judgement}"),
+        "count": figure(entry.count) if entry.count else "–",
+        "strip": plots.strip(_span(entry.before), _span(entry.after)),
+        "signature": entry.signature,
+    }
+
+
+def _cell(texts: tuple[str, str, str]) -> tuple[str, Both]:
+    value, low, high = texts
+    return value, plain("") if "–" in (low, high) else word("numbers.interval", low=low, high=high)
+
+
+def _span(side: Interval | None) -> tuple[float, float, float] | None:
+    if side is None:
+        return None
+    return (side.value, side.low, side.high) if side.known else (side.value, side.value, side.value)
+
+
+def ledger(data: Record) -> dict[str, Any]:
+    """Files with their rows, whether they add up, and the first rows that were rejected."""
+    sources = several(data.get("sources"))
+    rows = sum(whole(source.get("rows")) for source in sources)
+    used = sum(whole(source.get("used")) for source in sources)
+    rejected = sum(_rejected(source) for source in sources)
+    balanced = all(whole(s.get("rows")) == whole(s.get("used")) + _rejected(s) for s in sources)
+    counts = {"rows": f"{rows:,}", "used": f"{used:,}", "rejected": f"{rejected:,}"}
+    return {
+        "sources": [_source(source) for source in sources[:LINES_AT_MOST]],
+        "others": max(0, len(sources) - LINES_AT_MOST),
+        "balanced": balanced,
+        "sum": word("ledger.adds" if balanced else "ledger.broken", **counts),
+        "examples": [
+            (f"{source.get('path')}:{example.get('line')}", example.get("reason"), example.get("detail"))
+            for source in sources
+            for example in several(source.get("examples"))[:EXAMPLES_AT_MOST]
+        ][:LINES_AT_MOST],
+    }
+
+
+def _rejected(source: Record) -> int:
+    return sum(whole(count) for count in table(source.get("rejected")).values())
+
+
+def _source(source: Record) -> dict[str, Any]:
+    reasons = sorted(table(source.get("rejected")).items(), key=lambda reason: (-whole(reason[1]), str(reason[0])))
+    return {
+        "role": either("data", source.get("role")),
+        "path": source.get("path"),
+        "format": source.get("format"),
+        "rows": f"{whole(source.get('rows')):,}",
+        "used": f"{whole(source.get('used')):,}",
+        "reasons": [(str(name), f"{whole(count):,}") for name, count in reasons[:LINES_AT_MOST]],
+        "shares": plots.shares(whole(source.get("used")), _rejected(source)),
+    }
+
+
+def lengths(data: Record) -> list[tuple[Both, Figure | None]]:
+    """For each stage what its samples hold, and how long they are."""
+    made: list[tuple[Both, Figure | None]] = []
+    for stage in several(data.get("stages"))[:LINES_AT_MOST]:
+        counts = {name: f"{whole(stage.get(name)):,}" for name in ("samples", "tokens", "trained")}
+        values = stage.get("lengths")
+        sizes = [whole(size) for size in values if whole(size) >= 0] if isinstance(values, list) else []
+        limit = whole(stage.get("max_length")) or None
+        cut = whole(stage.get("cut")) if stage.get("cut") is not None else None
+        made.append((word("lengths.note", **counts), length_figure(sizes, limit=limit, cut=cut) if sizes else None))
+    return made
+
+
+def findings(found: Sequence[Record]) -> dict[str, Any]:
+    """What the checks saw, the worst first."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    entries = sorted(several(list(found)), key=lambda entry: order.get(str(entry.get("severity")), 3))
+    return {
+        "entries": [
+            {
+                "severity": str(entry.get("severity")) if str(entry.get("severity")) in order else "note",
+                "check": ".".join(str(entry[name]) for name in ("check", "kind") if entry.get(name)),
+                "count": word("findings.count", count=f"{whole(entry.get('count')):,}"),
+                "message": str(entry.get("message") or ""),
+                "remedy": str(entry.get("remedy") or ""),
+                "rows": [_place(row) for row in several(entry.get("rows"))[:EXAMPLES_AT_MOST]],
+            }
+            for entry in entries[:LINES_AT_MOST]
+        ],
+        "others": max(0, len(entries) - LINES_AT_MOST),
+    }
+
+
+def _place(row: Record) -> str:
+    return ":".join(str(row[name]) for name in ("source", "line") if row.get(name) is not None)
+
+
+def samples(evals: Sequence[Record]) -> list[dict[str, Any]]:
+    """The first answers before and after training, side by side by prompt; the test set's where there are any."""
+    written = [entry for entry in evals if several(entry.get("samples")) and entry.get("when") in ("before", "after")]
+    for data in ("test", "validation"):
+        if chosen := [entry for entry in written if entry.get("data") == data]:
+            written = chosen
+            break
+    before = {_key(s): s for e in reversed(written) if e["when"] == "before" for s in several(e["samples"])}
+    after = {_key(s): s for e in written if e["when"] == "after" for s in several(e["samples"])}
+    pairs = []
+    for key in list(dict.fromkeys([*before, *after]))[:SAMPLES_AT_MOST]:
+        one, other = before.get(key), after.get(key)
+        base = other or one or {}
+        pairs.append(
+            {
+                "prompt": base.get("prompt", ""),
+                "reference": base.get("reference"),
+                "answers": [("before", _answer(one), _marks(one)), ("after", _answer(other), _marks(other))],
+            }
+        )
+    return pairs
+
+
+def _key(sample: Record) -> str:
+    return f"{sample.get('prompt')}\x00{sample.get('reference')}"
+
+
+def _answer(sample: Record | None) -> Any:
+    return None if sample is None else sample.get("prediction", "")
+
+
+def _marks(sample: Record | None) -> list[tuple[str, str]]:
+    """An answer's own scores."""
+    scores = table(sample.get("scores")) if sample is not None else {}
+    return [
+        (PROPER_NAMES.get(str(name).lower().replace("_", ""), str(name)), figure(value, 2))
+        for name, score in list(scores.items())[:4]
+        if (value := number(score)) == value or (value := _value(score)) == value
+    ]
+
+
+def _value(score: Any) -> float:
+    found = interval(score)
+    return found.value if found is not None else float("nan")
+
+
+def speed(run: RunData) -> list[Line]:
+    """How much was read, and how fast."""
+    tokens, trained, seconds = speed_facts(run.steps)
+    if not run.steps:
+        return []
+    lines: list[Line] = []
+    if seconds > 0:
+        rate = tokens / seconds
+        lines.append((word("speed.rate"), plain(figure(rate, max(0, min(1, places(rate)))))))
+    lines += [
+        (word("speed.tokens"), plain(f"{tokens:,}")),
+        (word("speed.trained"), word("speed.part", count=f"{trained:,}", share=share(trained, tokens))),
+        (word("speed.steps"), plain(f"{len(run.steps):,}")),
+        (word("speed.training"), duration(seconds)),
+    ]
+    whole_time = number(run.run.get("seconds"))
+    return [*lines, (word("speed.whole"), duration(whole_time))] if whole_time >= 0 else lines
+
+
+def origin(run: Record) -> list[Line]:
+    """Where the run came from: enough to do it again."""
+    lines: list[Line] = []
+    for name in ("id", "created", "finished", "seed"):
+        if run.get(name) is not None:
+            lines.append((word(f"origin.{name}"), plain(run[name])))
+    command = run.get("command")
+    if command:
+        lines.append((word("origin.command"), plain(_joined(command))))
+    code = table(run.get("code"))
+    if code:
+        clean = word("origin.dirty" if code.get("dirty") else "origin.clean")
+        commit, sha = code.get("commit"), code.get("sha256")
+        if commit:
+            lines.append((word("origin.code"), word("origin.commit", commit=commit, clean=clean)))
+        if sha:
+            lines.append((word("origin.sources"), plain(sha)))
+    for name in ("machine", "versions"):
+        values = table(run.get(name))
+        if values:
+            said = ", ".join(f"{key} {_short(value)}" for key, value in list(values.items())[:LINES_AT_MOST])
+            lines.append((word(f"origin.{name}"), plain(said)))
+    return lines
+
+
+def _joined(command: Any) -> str:
+    parts = [str(part) for part in command] if isinstance(command, list | tuple) else [str(command)]
+    return " ".join(f"'{part}'" if " " in part else part for part in parts)
+
+
+def _short(value: Any) -> str:
+    return figure(value) if isinstance(value, float) else str(value)
+
+
+def hashes(run: RunData) -> list[tuple[Both, list[tuple[str, str, Both]]]]:
+    """Files of the model and of the data with their SHA-256."""
+    files = list(table(table(run.run.get("model")).get("files")).items())
+    model = [(str(name), str(sha), plain("")) for name, sha in files[:LINES_AT_MOST]]
+    data = [
+        (str(s.get("path")), str(s["sha256"]), word("origin.bytes", count=f"{whole(s.get('bytes')):,}"))
+        for s in several(run.data.get("sources"))[:LINES_AT_MOST]
+        if s.get("sha256")
+    ]
+    groups = ((word("origin.model"), model), (word("origin.data"), data))
+    return [(name, entries) for name, entries in groups if entries]

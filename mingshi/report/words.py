@@ -1,0 +1,337 @@
+"""Everything a page says, in English and in Chinese side by side, so that neither can lag behind the other.
+
+Sentences are whole in each language: nothing is glued together from pieces whose order only suits English.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from mingshi.report.marks import visible_html
+
+
+class Both(NamedTuple):
+    """One text in both languages of the house."""
+
+    en: str
+    zh: str
+
+    def html(self) -> Markup:
+        """Both texts, escaped; a rule of the page's style shows one of them."""
+        if self.en == self.zh:
+            return visible_html(self.en)
+        return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(
+            visible_html(self.en), visible_html(self.zh)
+        )
+
+
+WORDS: dict[str, Both] = {
+    # the page
+    "page.title": Both("Run report", "训练报告"),
+    "page.footer": Both(
+        "Written by Mingshi {version}. This page loads nothing from elsewhere and runs no script.",
+        "由名师（Mingshi）{version} 生成。本页不加载任何外部资源，也不运行任何脚本。",
+    ),
+    "page.language": Both("Language", "语言"),
+    "page.nothing": Both("Nothing was recorded.", "没有记录。"),
+    "page.table": Both("Numbers behind this figure", "查看图中数据"),
+    "page.every": Both(
+        "Every {every}th of {total} rows; all of them are in steps.jsonl.",
+        "共 {total} 行，此处每 {every} 行取一行；完整记录见 steps.jsonl。",
+    ),
+    "page.more": Both("… {count} more characters", "……余下 {count} 个字符"),
+    "page.others": Both("{count} more are in the run folder.", "其余 {count} 条见运行目录。"),
+    # status
+    "status.done": Both("Done", "已完成"),
+    "status.running": Both("Running", "运行中"),
+    "status.stopped": Both("Stopped", "已停止"),
+    "status.diverged": Both("Diverged", "已发散"),
+    "status.failed": Both("Failed", "失败"),
+    "status.preempted": Both("Interrupted, resumable", "已中断，可继续"),
+    "status.unknown": Both("Status unknown", "状态未知"),
+    "state.running": Both(
+        "The run was still going when this page was written; it stood at step {step}.",
+        "生成本页时训练仍在进行，当时到第 {step} 步。",
+    ),
+    "state.stopped": Both("The run was stopped after step {step}.", "训练在第 {step} 步之后被停止。"),
+    "state.diverged": Both(
+        "Training diverged: the loss or the gradient at step {step} was not finite.",
+        "训练发散：第 {step} 步的损失或梯度不是有限数。",
+    ),
+    "state.failed": Both(
+        "The run ended with an error after step {step}; what follows is what had been recorded by then.",
+        "训练在第 {step} 步之后因错误终止；以下是此前已记录的内容。",
+    ),
+    "state.preempted": Both(
+        "The run was interrupted after step {step}; “mingshi train --resume” takes it up from its last checkpoint.",
+        "训练在第 {step} 步之后中断；用“mingshi train --resume”可从最近的检查点继续。",
+    ),
+    "state.unknown": Both(
+        "The run's own record is missing; what follows is what could be read.",
+        "缺少这次运行的主记录；以下是能读到的内容。",
+    ),
+    # verdict
+    "verdict.fell": Both("{metric} fell from {before} to {after}{unit}{sure}", "{metric}从 {before} 降到 {after}{unit}{sure}"),
+    "verdict.rose": Both("{metric} rose from {before} to {after}{unit}{sure}", "{metric}从 {before} 升到 {after}{unit}{sure}"),
+    "verdict.same": Both(
+        "no difference shown in {metric}: {before} before, {after} after{unit}{sure}",
+        "{metric}未见差异：训练前 {before}，训练后 {after}{unit}{sure}",
+    ),
+    "verdict.sure": Both(
+        " ({difference}, 95 % interval {low} to {high})", "（{difference}，95% 置信区间 {low} 至 {high}）"
+    ),
+    "verdict.unsure": Both(
+        " ({difference}; no interval was recorded, so chance is not ruled out)",
+        "（{difference}；没有记录区间，不能排除偶然）",
+    ),
+    "verdict.none": Both(
+        "No evaluation was made both before and after training, so nothing can be said about improvement.",
+        "没有训练前后成对的评测，无法判断是否有提升。",
+    ),
+    "verdict.join": Both("; ", "；"),
+    "verdict.end": Both(".", "。"),
+    "verdict.worse": Both("worse", "变差"),
+    "verdict.better": Both("better", "变好"),
+    "verdict.open": Both("no difference shown", "未见差异"),
+    "verdict.unjudged": Both("not tested", "未作检验"),
+    # what was asked
+    "asked.title": Both("What was asked", "任务"),
+    "asked.model": Both("Model", "模型"),
+    "asked.parameters": Both(
+        "{total}, of which {trainable} trained ({share})", "共 {total} 个，训练其中 {trainable} 个（{share}）"
+    ),
+    "asked.method": Both("Method", "方法"),
+    "asked.data": Both("Data", "数据"),
+    "asked.length": Both("Length", "训练量"),
+    "asked.parameters.name": Both("Parameters", "参数"),
+    "asked.epochs": Both("epochs: {count}; rows per step: {batch}", "{count} 轮，每步 {batch} 行"),
+    "asked.steps": Both("steps: {count}; rows per step: {batch}", "{count} 步，每步 {batch} 行"),
+    "asked.optim": Both("Optimiser", "优化器"),
+    "asked.rate": Both("learning rate {rate}, {schedule} schedule", "学习率 {rate}，{schedule}调度"),
+    "schedule.cosine": Both("cosine", "余弦"),
+    "schedule.linear": Both("linear", "线性"),
+    "schedule.constant": Both("constant", "恒定"),
+    "asked.recipe": Both("The whole recipe, as resolved", "完整配方（已补全默认值）"),
+    "asked.stage": Both("Stage {number}", "第 {number} 阶段"),
+    "asked.full": Both("all weights", "全参数"),
+    "asked.rank": Both("{kind}, rank {rank}", "{kind}，秩 {rank}"),
+    # key numbers
+    "numbers.title": Both("Before and after", "训练前后"),
+    "numbers.metric": Both("Metric", "指标"),
+    "numbers.before": Both("Before", "训练前"),
+    "numbers.after": Both("After", "训练后"),
+    "numbers.difference": Both("Difference", "差值"),
+    "numbers.of": Both("{count} items", "{count} 项"),
+    "numbers.picture": Both("In a picture", "图示"),
+    "numbers.lower": Both("lower is better", "越低越好"),
+    "numbers.higher": Both("higher is better", "越高越好"),
+    "numbers.interval": Both("{low} to {high}", "{low} 至 {high}"),
+    "numbers.note": Both(
+        "Small figures give 95 % intervals. The interval of a difference comes from the same items before and after. "
+        "Hollow dot: before; filled dot: after; each row has its own scale.",
+        "小字为 95% 置信区间；差值的区间由同一批样本前后配对得出。空心点为训练前，实心点为训练后；各行标尺不同。",
+    ),
+    "numbers.signature": Both("What each score was measured under", "各项分数的测量条件"),
+    "data.test": Both("test", "测试集"),
+    "data.validation": Both("validation", "验证集"),
+    "data.train": Both("train", "训练集"),
+    # learning curves
+    "curves.title": Both("Learning curves", "学习曲线"),
+    "curves.loss": Both("Loss, nats per token", "损失（奈特/词元）"),
+    "curves.raw": Both("training, each step", "训练（逐步）"),
+    "curves.smooth": Both("training, mean over {window} steps", "训练（{window} 步均值）"),
+    "curves.validation": Both("validation, with 95 % interval", "验证集（含 95% 置信区间）"),
+    "curves.best": Both("best: step {step}", "最佳：第 {step} 步"),
+    "curves.broken": Both("not finite: step {step}", "非有限数：第 {step} 步"),
+    "curves.rate": Both("Learning rate", "学习率"),
+    "curves.norm": Both("Gradient norm before clipping", "裁剪前梯度范数"),
+    "curves.speed": Both("Tokens per second", "每秒词元数"),
+    "curves.step": Both("step", "步"),
+    "curves.outside": Both(
+        "{count} steps lie outside this picture; the table has them.", "有 {count} 步超出图的范围，见数据表。"
+    ),
+    "curves.kept": Both(
+        "Validation was best at step {best} of {steps}; the weights of that step are the ones kept.",
+        "验证集在第 {best} 步最佳（共 {steps} 步），保留的是该步的权重。",
+    ),
+    "curves.early": Both(
+        "Training stopped early, after step {steps}: validation was best at step {best} and no longer improved.",
+        "训练在第 {steps} 步提前停止：验证集在第 {best} 步达到最佳，此后未再改善。",
+    ),
+    "curves.epoch": Both("epoch", "轮"),
+    # data
+    "ledger.title": Both("Data", "数据"),
+    "ledger.use": Both("For", "用途"),
+    "ledger.file": Both("File", "文件"),
+    "ledger.format": Both("Format", "格式"),
+    "ledger.rows": Both("Rows", "行数"),
+    "ledger.used": Both("Used", "采用"),
+    "ledger.rejected": Both("Rejected", "未采用"),
+    "ledger.adds": Both(
+        "Every row is accounted for: {rows} read = {used} used + {rejected} rejected.",
+        "每一行都有去处：读入 {rows} = 采用 {used} + 未采用 {rejected}。",
+    ),
+    "ledger.broken": Both(
+        "The ledger does not add up: {rows} read, but {used} used + {rejected} rejected.",
+        "账目不平：读入 {rows}，而采用 {used}、未采用 {rejected}。",
+    ),
+    "ledger.examples": Both("Rejected rows: the first of each file", "未采用的行：各文件的前几例"),
+    "ledger.where": Both("Where", "位置"),
+    "ledger.why": Both("Why", "原因"),
+    "lengths.title": Both("Sample length, tokens", "样本长度（词元）"),
+    "lengths.note": Both(
+        "{samples} samples hold {tokens} tokens, {trained} of them trained.",
+        "{samples} 个样本共 {tokens} 个词元，其中 {trained} 个参与训练。",
+    ),
+    "lengths.middle": Both(
+        "Half of the samples have at most {median} tokens, 95 % at most {high}; the longest has {longest}.",
+        "半数样本不超过 {median} 个词元，95% 不超过 {high} 个，最长 {longest} 个。",
+    ),
+    "lengths.cut": Both("cut-off {limit}", "截断于 {limit}"),
+    "lengths.cuts": Both("Samples over the cut-off of {limit} tokens: {count}.", "超过截断长度（{limit} 个词元）的样本：{count} 个。"),
+    "lengths.uncut": Both("None is over the cut-off of {limit} tokens.", "没有样本超过截断长度（{limit} 个词元）。"),
+    "lengths.from": Both("From", "从"),
+    "lengths.to": Both("To", "到"),
+    "lengths.samples": Both("Samples", "样本数"),
+    # findings
+    "findings.title": Both("Findings", "检查结果"),
+    "findings.none": Both("The checks found nothing to report.", "检查未发现问题。"),
+    "findings.note": Both("Note", "提示"),
+    "findings.warning": Both("Warning", "警告"),
+    "findings.error": Both("Error", "错误"),
+    "findings.remedy": Both("What to do:", "处理办法："),
+    "findings.count": Both("{count} found", "共 {count} 处"),
+    # samples
+    "samples.title": Both("Sample answers", "生成示例"),
+    "samples.prompt": Both("Prompt", "提示"),
+    "samples.reference": Both("Reference", "参考答案"),
+    "samples.empty": Both("(empty)", "（空）"),
+    "samples.absent": Both("(not generated)", "（未生成）"),
+    "samples.note": Both(
+        "The first {count} rows of the evaluation, not a selection.", "取自评测数据的前 {count} 行，未经挑选。"
+    ),
+    # speed
+    "speed.title": Both("Speed", "速度"),
+    "speed.rate": Both("Tokens per second", "每秒词元数"),
+    "speed.tokens": Both("Tokens read", "读入词元"),
+    "speed.trained": Both("Tokens trained", "训练词元"),
+    "speed.part": Both("{count} ({share} of those read)", "{count}（占读入的 {share}）"),
+    "speed.steps": Both("Steps", "步数"),
+    "speed.training": Both("Time in training steps", "训练步用时"),
+    "speed.whole": Both("Time of the whole run", "总用时"),
+    # provenance
+    "origin.title": Both("Provenance", "来源与复现"),
+    "origin.id": Both("Run", "运行"),
+    "origin.command": Both("Command", "命令"),
+    "origin.created": Both("Started", "开始"),
+    "origin.finished": Both("Finished", "结束"),
+    "origin.seed": Both("Seed", "随机种子"),
+    "origin.code": Both("Code", "代码"),
+    "origin.dirty": Both("with uncommitted changes", "含未提交的改动"),
+    "origin.clean": Both("as committed", "与提交一致"),
+    "origin.commit": Both("{commit}, {clean}", "{commit}，{clean}"),
+    "origin.sources": Both("Source files (SHA-256)", "源码（SHA-256）"),
+    "origin.machine": Both("Machine", "机器"),
+    "origin.versions": Both("Versions", "版本"),
+    "origin.model": Both("Model files (SHA-256)", "模型文件（SHA-256）"),
+    "origin.data": Both("Data files (SHA-256)", "数据文件（SHA-256）"),
+    "origin.bytes": Both("{count} bytes", "{count} 字节"),
+    "time.seconds": Both("{seconds} s", "{seconds} 秒"),
+    "time.minutes": Both("{minutes} min {seconds} s", "{minutes} 分 {seconds} 秒"),
+    "time.hours": Both("{hours} h {minutes} min", "{hours} 小时 {minutes} 分"),
+    # metrics: names as they stand inside a sentence
+    "metric.natspertoken": Both("held-out loss", "留出数据上的损失"),
+    "metric.perplexity": Both("perplexity", "困惑度"),
+    "metric.bitsperbyte": Both("bits per byte", "每字节比特数"),
+    "metric.exactmatch": Both("exact match", "完全匹配率"),
+    "metric.accuracy": Both("accuracy", "准确率"),
+    "unit.natspertoken": Both(" nats per token", " 奈特/词元"),
+    # preview of tokens and weights
+    "preview.title": Both("Tokens and what is trained on them", "词元与训练范围"),
+    "preview.trained": Both("trained: its probability enters the loss", "参与训练：计入损失"),
+    "preview.read": Both("read only: context without a loss", "仅作上文：不计入损失"),
+    "preview.counts": Both("{trained} of {tokens} tokens trained ({share})", "{tokens} 个词元中训练 {trained} 个（{share}）"),
+    "preview.rows": Both("{rows} rows", "{rows} 行"),
+    "preview.spaces": Both(
+        "Spaces show as ·, line ends as ↵, tabs as ⇥, other invisible characters by their code.",
+        "空格显示为 ·，换行为 ↵，制表符为 ⇥，其余不可见字符显示其编码。",
+    ),
+    "preview.weight": Both("weight {weight}", "权重 {weight}"),
+    "reason.header": Both("header", "角色标记"),
+    "reason.content": Both("answer", "回答"),
+    "reason.stop": Both("end token", "结束标记"),
+    "reason.prompt": Both("prompt", "提示"),
+    "reason.system": Both("system", "系统"),
+    "reason.user": Both("user", "用户"),
+    "reason.tool": Both("tool", "工具"),
+    "reason.text": Both("text", "文本"),
+}
+
+# Metrics whose proper name is the same in every language.
+PROPER_NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougel": "ROUGE-L",
+    "rougelsum": "ROUGE-Lsum",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "f1": "F1",
+    "bertscore": "BERTScore",
+}
+
+
+def word(key: str, **values: object) -> Both:
+    """The text of `key` with `values` filled in; a value may itself be in both languages."""
+    text = WORDS[key]
+    english = {name: value.en if isinstance(value, Both) else value for name, value in values.items()}
+    chinese = {name: value.zh if isinstance(value, Both) else value for name, value in values.items()}
+    return Both(text.en.format(**english), text.zh.format(**chinese))
+
+
+def plain(text: object) -> Both:
+    """A text that has no translation: a name, a number, a line of data."""
+    return Both(str(text), str(text))
+
+
+def either(prefix: str, name: object) -> Both:
+    """The text of `prefix.name`, or the name itself where the house does not know it."""
+    known = WORDS.get(f"{prefix}.{name}")
+    return known if known is not None else plain(name)
+
+
+def places(*values: float, significant: int = 3) -> int:
+    """Decimal places that show the largest of `values` with so many significant digits: 0 to 4."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 2 if largest == 0 else min(4, max(0, significant - 1 - math.floor(math.log10(largest))))
+
+
+def figure(value: object, decimals: int | None = None, *, signed: bool = False) -> str:
+    """A number for people: thousands set apart, a real minus sign, a dash where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int) and decimals is None:
+        decimals = 0
+    if decimals is None and value != 0 and abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa.rstrip('0').rstrip('.').replace('-', '−')}×10{power}"
+    shown = f"{value:{'+' if signed else ''},.{places(value) if decimals is None else decimals}f}"
+    return shown.replace("-", "−")
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage of `whole`."""
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def duration(seconds: float) -> Both:
+    """A time in the two largest units that it needs."""
+    whole = round(seconds)
+    if whole < 60:
+        return word("time.seconds", seconds=figure(float(seconds), 1))
+    if whole < 3600:
+        return word("time.minutes", minutes=whole // 60, seconds=whole % 60)
+    return word("time.hours", hours=f"{whole // 3600:,}", minutes=whole % 3600 // 60)

@@ -1,0 +1,301 @@
+"""The story of a run. Read this file first.
+
+load the model → read and encode the data → evaluate → train each stage, measuring and saving on the way → put the best
+weights back → evaluate again → publish the model → write the report.
+
+Whatever happens, the run folder says so. A killed run goes on from its last checkpoint, and ends with the very numbers
+that it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mingshi import checkpoint
+from mingshi.card import model_card
+from mingshi.display import Display, Silent, Watched
+from mingshi.errors import MingshiError, Preempted
+from mingshi.data.plan import Plan
+from mingshi.evaluate import LOSS, Suite, as_json, told, validation_scores
+from mingshi.loop import Work, train
+from mingshi.model import export
+from mingshi.model.adapters import trainable
+from mingshi.model.load import Model, load
+from mingshi.optim import Optimiser
+from mingshi.prepare import Prepared, TestSet, prepare, prepare_tests
+from mingshi.recipe import Recipe, Stage
+from mingshi.notebook import report_frame
+from mingshi.provenance import hash_folder
+from mingshi.record import Record, Run, read_run
+from mingshi.report.page import write_report
+from mingshi.signals import Stop
+from mingshi.types import Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What a run comes to."""
+
+    folder: Path
+    status: str
+    scores: Mapping[str, Mapping[str, Score]]  # before, after, difference → metric → score
+    model: Model = field(repr=False)
+
+    def generate(self, prompt: str, *, max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0) -> str:
+        """The trained model's answer to one question."""
+        from mingshi.use import Conversation
+
+        talk = Conversation(self.model, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return talk.ask(prompt)
+
+    @property
+    def record(self) -> Run:
+        """The run folder as it was written."""
+        return read_run(self.folder)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: folder, report, status, scores."""
+        scores = {
+            when: {name: as_json(score) for name, score in found.items()} for when, found in self.scores.items()
+        }
+        report = str(self.folder / "report.html")
+        return {"folder": str(self.folder), "report": report, "status": self.status, "scores": scores}
+
+    def _repr_html_(self) -> str:
+        return report_frame(self.folder / "report.html")
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where a stage stands: all that a checkpoint holds besides tensors."""
+
+    steps: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    waited: int = 0  # evaluations since the validation loss last fell
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """What every part of a run shares."""
+
+    recipe: Recipe
+    model: Model
+    record: Record
+    stop: Stop
+    display: Display
+
+
+def execute(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    command: Sequence[str] = (),
+    display: Display | None = None,
+    language: str = "en",
+) -> Outcome:
+    """Carry out a recipe. Raises one of `mingshi.errors`; the run folder then says which, and `resume` goes on."""
+    folder, values = Path(recipe.output), recipe.model_dump(mode="json")
+    record = Record.create(folder, recipe=values, command=command, resume=resume)
+    with Stop() as stop, record:
+        try:
+            outcome = _run(recipe, record, stop, Watched(display or Silent(), stop))
+        except MingshiError as error:
+            status = {5: "diverged", 75: "preempted"}.get(error.exit_code, "failed")
+            record.finish(status, {"error": str(error)})
+            write_report(folder, language=language)
+            raise
+        except Exception as error:
+            record.finish("failed", {"error": f"{type(error).__name__}: {error}"})
+            raise
+    write_report(folder, language=language)
+    return outcome
+
+
+def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcome:
+    display.say(f"Loading {recipe.model}")
+    model = load(recipe.model, precision=recipe.precision, device=recipe.device, template=recipe.template)
+    context = Context(recipe, model, record, stop, display)
+    stages = [prepare(stage, recipe, model.text, display) for stage in recipe.stages]
+    tests = prepare_tests(recipe.test, recipe.stages[-1].objective, model.text, display)
+    _record_start(context, stages, tests)
+    suite = Suite(recipe, model, tests, record, display)
+    record.truncate_after(*_resume_point(record, len(stages)))
+    suite.run(when="before", stage=0, step=0)
+    standings = [_train_stage(context, number, prepared) for number, prepared in enumerate(stages)]
+    suite.run(when="after", stage=len(stages) - 1, step=standings[-1].best_step)
+    _publish(context)
+    differences = {name: as_json(score) for name, score in suite.differences().items()}
+    record.finish("done", {"stages": [asdict(standing) for standing in standings], "differences": differences})
+    return Outcome(folder=record.folder, status="done", scores=suite.scores(), model=model)
+
+
+def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
+    """Train one stage from its last checkpoint, or from the start, and leave the model with its best weights."""
+    recipe, model, record = context.recipe, context.model, context.record
+    stage = recipe.stages[number]
+    if number > 0:
+        recipe.stages[number - 1].adapter.merge(model)
+    stage.adapter.attach(model, seed=recipe.seed)
+    work = _work(context, stage, prepared)
+    folder = record.folder / "checkpoints" / f"stage-{number}"
+    standing = _restore(context, work, folder)
+    for step in () if standing.stopped_early else train(work, start=standing.steps):
+        standing.steps = step.number
+        record.write_step(step, stage=number)
+        context.display.step(step, work.plan.steps)
+        measured = len(prepared.validation) > 0 and _due(stage.evaluate, step.number, work.plan)
+        if measured:
+            _measure(context, number, prepared, standing)
+        if measured or context.stop.requested or _due(stage.checkpoint, step.number, work.plan):
+            _save(context, work, folder, standing)
+        if context.stop.requested:
+            raise Preempted(f"stopped after step {step.number} of {work.plan.steps}", "Go on with --resume.")
+        if standing.stopped_early:
+            break
+    _keep_best(context, work, folder, standing)
+    return standing
+
+
+def _work(context: Context, stage: Stage, prepared: Prepared) -> Work:
+    rate, reason = stage.adapter.default_learning_rate()
+    if stage.optim.learning_rate is None:
+        context.display.say(f"Learning rate {rate:g}: {reason}")
+    network = context.model.network
+    trains, whole = trainable(network)
+    context.display.say(f"{trains:,} of {whole:,} weights train ({trains / whole:.2%})")
+    return Work(
+        network=network,
+        objective=stage.objective,
+        companion=stage.objective.companion(context.model),
+        samples=prepared.samples,
+        plan=prepared.plan,
+        optimiser=Optimiser(network.named_parameters(), stage.optim),
+        peak=stage.optim.learning_rate or rate,
+        budget=context.recipe.stream,
+        device=context.model.device,
+        seed=context.recipe.seed,
+    )
+
+
+def _due(every: str | int, step: int, plan: Plan) -> bool:
+    """Is something that happens every so many steps, or every epoch, due after this 1-based step? Always at the end."""
+    interval = plan.steps_per_epoch if every == "epoch" else int(every)
+    return step % interval == 0 or step == plan.steps
+
+
+def _measure(context: Context, number: int, prepared: Prepared, standing: Standing) -> None:
+    """The validation loss: recorded, shown, and weighed against the best so far."""
+    recipe, stage = context.recipe, context.recipe.stages[number]
+    scores = validation_scores(
+        context.model, prepared.validation, objective=stage.objective, budget=recipe.stream, display=context.display
+    )
+    context.record.write_eval(
+        stage=number, step=standing.steps, when="during", data="validation", kind="perplexity", scores=scores
+    )
+    loss = scores.scores[LOSS].value
+    context.display.say(f"step {standing.steps}: validation loss {told(scores.scores[LOSS])}")
+    patience = stage.early_stopping
+    if loss < standing.best_loss - (patience.min_delta if patience else 0.0):
+        standing.waited = 0
+    else:
+        standing.waited += 1
+    if loss < standing.best_loss:
+        standing.best_loss, standing.best_step = loss, standing.steps
+    standing.stopped_early = patience is not None and standing.waited >= patience.patience
+    if standing.stopped_early:
+        context.display.say(f"Stopping early: no better for {standing.waited} measurements")
+
+
+def _save(context: Context, work: Work, folder: Path, standing: Standing) -> None:
+    checkpoint.save(
+        folder,
+        run=context.record.id,
+        step=standing.steps,
+        tensors=work.optimiser.tensors(),
+        state={"standing": asdict(standing) | {"best_loss": _finite(standing.best_loss)}},
+        keep=context.recipe.keep,
+        best=standing.best_step or None,
+    )
+
+
+def _resume_point(record: Record, stages: int) -> tuple[int, int]:
+    """Stage and step of the newest whole checkpoint; everything recorded after it will be recorded again."""
+    for stage in reversed(range(stages)):
+        path, _ = checkpoint.latest(record.folder / "checkpoints" / f"stage-{stage}", run=record.id)
+        if path is not None:
+            return stage, checkpoint.load(path).step
+    return 0, 0
+
+
+def _restore(context: Context, work: Work, folder: Path) -> Standing:
+    """The newest whole checkpoint of this stage put back, bit for bit; a fresh standing where there is none."""
+    path, notes = checkpoint.latest(folder, run=context.record.id)
+    for note in notes:
+        context.display.say(note)
+    if path is None:
+        return Standing()
+    saved = checkpoint.load(path)
+    work.optimiser.restore(saved.tensors)
+    standing = Standing(**saved.state["standing"])
+    standing.best_loss = math.inf if standing.best_loss is None else standing.best_loss
+    context.display.say(f"Resuming after step {standing.steps} of {work.plan.steps}")
+    return standing
+
+
+def _keep_best(context: Context, work: Work, folder: Path, standing: Standing) -> None:
+    """Put the weights of the lowest validation loss back, where they are not the last ones."""
+    if standing.best_step in (0, standing.steps):
+        return
+    best = checkpoint.load(folder / f"step-{standing.best_step:08d}")
+    work.optimiser.restore_weights(best.tensors["weights"])
+    context.display.say(f"Best weights restored: step {standing.best_step}")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) -> None:
+    """What is known before the first step: rows, tokens, findings, the model."""
+    record, recipe, model = context.record, context.recipe, context.model
+    ledger = [entry for prepared in stages for entry in prepared.ledger] + tests.ledger
+    told_stages = [
+        prepared.summary(stage.objective) for prepared, stage in zip(stages, recipe.stages, strict=True)
+    ]
+    record.write_json("data.json", {"sources": ledger, "stages": told_stages})
+    findings = [finding for prepared in stages for finding in prepared.findings]
+    record.write_json("findings.json", [asdict(finding) for finding in findings])
+    record.update(model=model_facts(model), device=model.device)
+    for note in model.notes:
+        context.display.say(note)
+    for entry in ledger:
+        lost = "".join(f", {count} {reason}" for reason, count in entry["rejected"].items())
+        context.display.say(f"{entry['role']:10} {entry['path']}: {entry['rows']} rows = {entry['used']} used{lost}")
+    for finding in findings:
+        if finding.severity != "note":
+            context.display.say(f"{finding.severity}: {finding.message}. {finding.remedy}")
+
+
+def model_facts(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        "precision": str(model.network.dtype).removeprefix("torch."),
+        "packed": model.packs,
+        "template": model.template.name,
+        "template_sha256": model.template.fingerprint,
+        "files": hash_folder(model.folder, ("*.safetensors", "*.json", "*.jinja")) if model.folder else {},
+    }
+
+
+def _publish(context: Context) -> None:
+    """The trained model or adapter, in a folder that proves itself."""
+    model, record, recipe = context.model, context.record, context.recipe
+    facts = {"run": record.id, "base": recipe.model, "kind": "adapter" if model.adapter is not None else "model"}
+    export.save(model, record.folder / facts["kind"], facts=facts, card=model_card(recipe, record.folder))
