@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import venv
@@ -27,7 +28,9 @@ def peer_python() -> str:
     if not mark.exists() or mark.read_text() != wanted:
         print(f"installing the peer into {PEER.name}", file=sys.stderr)
         venv.create(PEER, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
+        torch = shlex.split(os.environ.get("MINGSHI_TORCH", "torch==2.13.0"))  # as scripts/setup chooses the build
+        for wanted_packages in (torch, ["-r", str(REQUIREMENTS)]):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted_packages], check=True)
         mark.write_text(wanted)
     return str(python)
 

@@ -50,8 +50,13 @@ class Setting:
 SETTINGS = {
     # What SFTConfig says when nothing is said.
     "defaults": Setting(),
-    "tuned": Setting(weights="bfloat16", checkpointing=False, grouped=True, allocator=True),
-    "tuned-no-allocator": Setting(weights="bfloat16", checkpointing=False, grouped=True),
+    # The fastest found (notes/2026-11-22-peer-tuning.md), with this project's allocator variables, and without.
+    "tuned": Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True),
+    "tuned-no-allocator": Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager"),
+    # A little slower on rows that group well, and the least memory: the one to compare memory with.
+    "tuned-lean": Setting(
+        micro_batch=2, weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True
+    ),
 }
 
 

@@ -369,8 +369,7 @@ def _discard(path: Path, run: str) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Unlink the files of one folder, the manifest last: until then the folder still says whose it is."""
-    for name in sorted(os.listdir(folder), key=lambda name: name == MANIFEST):
+    for name in os.listdir(folder):
         os.unlink(folder / name)
     os.rmdir(folder)
 

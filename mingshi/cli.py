@@ -15,6 +15,7 @@ from mingshi.errors import MingshiError, RecipeError
 
 if TYPE_CHECKING:
     from mingshi.recipe import Recipe
+    from mingshi.record import Line
     from mingshi.terminal import Terminal
 
 app = typer.Typer(
@@ -366,13 +367,15 @@ def runs(
         _say(line)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _table(runs: Sequence[Line]) -> list[str]:
     """Columns as wide as their widest cell."""
-    if not rows:
+    if not runs:
         return ["no runs here"]
-    names = ["folder", "status", "model", "started", "seconds", "loss"]
-    cells = [names, *[["" if row.get(name) is None else str(row.get(name)) for name in names] for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    cells = [["folder", "status", "model", "started", "seconds", "loss"]]
+    for run in runs:
+        loss = "" if run.loss is None else f"{run.loss:.4f}"
+        cells.append([str(run.folder), run.status, run.model, run.started, f"{run.seconds:.0f}", loss])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -117,14 +117,14 @@ class Optimiser:
                 moments[f"{weight.name}:{key}"] = value
         return {"weights": {weight.name: weight.master.detach() for weight in self.weights}, "optimizer": moments}
 
-    def restore(self, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
+    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """The inverse of `tensors`, bit for bit."""
         self.restore_weights(tensors["weights"])
         for key, value in tensors["optimizer"].items():
             name, _, moment = key.rpartition(":")
             self.adam.state[self._by_name[name].master][moment] = value.clone()
 
-    def restore_weights(self, values: dict[str, torch.Tensor]) -> None:
+    def restore_weights(self, values: Mapping[str, torch.Tensor]) -> None:
         import torch
 
         with torch.no_grad():

@@ -10,6 +10,7 @@ Whatever is written is redacted and holds no absolute path, so the folder can be
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -75,9 +76,8 @@ class Record:
     """
 
     def __init__(self, folder: Path, *, lock: int, fields: dict[str, Any], resumed: bool):
-        self.folder = folder
+        self.folder, self.resumed = folder, resumed
         self.id: str = fields["id"]
-        self.resumed = resumed
         self.fields = fields  # what run.json says
         self._lock = lock
         self._began = time.monotonic() - float(fields["seconds"])
@@ -97,24 +97,22 @@ class Record:
         Raises `RecipeError` if the folder is in use, holds a run and `resume` is not asked for, holds something that
         is not a run, or was begun with another recipe; the last names every field that differs.
         """
+        _refuse_foreign(folder)
         lock = _take_lock(folder)
         try:
             before = _before(folder, resume=resume)
             occasion = {"at": _now(), "command": provenance.redact_command(command), "code": provenance.code()}
             occasion |= {"versions": provenance.versions(), "machine": provenance.machine()}
-            if before:
-                if problems := resume_conflicts(before["recipe"], recipe):
-                    raise RecipeError(problems)
-                resumes = [*before.get("resumes", []), occasion]
-                fields = {**before, "status": "running", "finished": None, "resumes": resumes}
-            else:
-                fields = _new_fields(recipe, occasion)
+            if before and (problems := resume_conflicts(before["recipe"], recipe)):
+                raise RecipeError(problems)
+            again = {"status": "running", "finished": None, "resumes": [*before.get("resumes", []), occasion]}
+            fields = before | again if before else _new_fields(recipe, occasion)
             record = cls(folder, lock=lock, fields=fields, resumed=bool(before))
             record.update()
+            return record
         except BaseException:
             os.close(lock)
             raise
-        return record
 
     def write_step(self, step: Step, *, stage: int) -> None:
         """Append one step, as it was: a loss that is not a number is written as such."""
@@ -126,18 +124,24 @@ class Record:
         `when` is before, during or after the training, `data` names the rows. In a resumed run, what is measured
         again replaces what was measured before.
         """
-        what = {"stage": stage, "step": step, "when": when, "data": data, "kind": kind}
-        line = recordable({**what, "scores": scores.scores, "items": scores.items, "samples": scores.samples})
-        if self.resumed:
-            _keep_lines(self.folder / EVALS, lambda other: any(other[name] != what[name] for name in what))
-        _append(self.folder / EVALS, line)
+        what = recordable(
+            {"stage": stage, "step": step, "when": when, "data": data, "kind": kind}, secrets=self._secrets
+        )
+        line = what | recordable(scores, secrets=self._secrets)
+        lines = _read_lines(self.folder / EVALS) if self.resumed else []
+        again = [what.items() <= other.items() for other in lines]
+        if any(again):
+            both = zip(again, lines, strict=True)
+            _replace(self.folder / EVALS, b"".join(_line(line if same else other) for same, other in both))
+        else:
+            _append(self.folder / EVALS, line)
         self.update(scores={**self.fields["scores"], **_values(line)})
 
     def write_json(self, name: str, value: Any) -> None:
         """Write data.json, findings.json or the like, whole or not at all."""
         if not name.endswith(".json") or Path(name).name != name or name == RUN:
             raise MingshiError(f"{name!r} is not a file that a record may write")
-        _replace(self.folder / name, _dump(recordable(value, secrets=self._secrets)))
+        _replace(self.folder / name, _line(recordable(value, secrets=self._secrets), indent=True))
 
     def update(self, **fields: Any) -> None:  # keywords: the fields of run.json are open
         """Set fields of run.json (model, device, parent, summary …) and rewrite it."""
@@ -145,12 +149,12 @@ class Record:
             raise MingshiError(f"run.json: {', '.join(sorted(taken))} cannot be changed")
         seconds = round(time.monotonic() - self._began, 3)
         self.fields = {**self.fields, **recordable(fields, secrets=self._secrets), "seconds": seconds}
-        _replace(self.folder / RUN, _dump(self.fields))
+        _replace(self.folder / RUN, _line(self.fields, indent=True))
 
     def truncate_after(self, stage: int, step: int) -> None:
-        """Forget what was logged of `stage` after the checkpoint that it goes on from, and half a last line."""
-        _keep_lines(self.folder / STEPS, lambda line: line["stage"] != stage or line["number"] <= step)
-        kept = _keep_lines(self.folder / EVALS, lambda line: line["stage"] != stage or line["step"] <= step)
+        """Forget what was logged after the checkpoint that a run goes on from, later stages included, and half lines."""
+        _keep_lines(self.folder / STEPS, lambda line: (line["stage"], line["number"]) <= (stage, step))
+        kept = _keep_lines(self.folder / EVALS, lambda line: (line["stage"], line["step"]) <= (stage, step))
         self.update(scores={name: value for line in kept for name, value in _values(line).items()})
 
     def finish(self, status: str, summary: Mapping[str, Any]) -> None:
@@ -218,12 +222,18 @@ def _locked(lock: int, kind: int) -> bool:
     return True
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """A folder of other things is left exactly as it is: not even a lock is put into it."""
+    if not folder.is_dir() or (folder / RUN).exists():
+        return
+    if others := sorted({entry.name for entry in folder.iterdir()} - {LOCK, f".{RUN}.new"}):
+        what = f"holds files that are not a run's ({others[0]})"
+        raise RecipeError(Problem(file=str(folder), field="output", what=what, mend="Choose another `output`."))
+
+
 def _before(folder: Path, *, resume: bool) -> dict[str, Any]:
     """What run.json says of the run that is to be resumed; empty for a new one."""
     if not (folder / RUN).exists():
-        if others := sorted({entry.name for entry in folder.iterdir()} - {LOCK, f".{RUN}.new"}):
-            what = f"holds files that are not a run's ({others[0]})"
-            raise RecipeError(Problem(file=str(folder), field="output", what=what, mend="Choose another `output`."))
         return {}
     before: dict[str, Any] = _read_json(folder / RUN)
     if not resume:
@@ -234,22 +244,18 @@ def _before(folder: Path, *, resume: bool) -> dict[str, Any]:
 
 
 def _new_fields(recipe: Mapping[str, Any], occasion: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    plain = recordable(recipe)
+    fields = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
         "status": "running",
         "created": occasion["at"],
         "finished": None,
-        "seconds": 0.0,
-        "command": occasion["command"],
-        "recipe": recordable(recipe),
-        "seed": recipe.get("seed"),
-        "model": {"name": recordable({"model": recipe.get("model")})["model"]},
-        "parent": None,
-        **{name: occasion[name] for name in ("versions", "code", "machine")},
-        "scores": {},
-        "summary": {},
     }
+    fields |= {"seconds": 0.0, "command": occasion["command"], "recipe": plain, "seed": plain.get("seed")}
+    fields |= {"model": {"name": plain.get("model")}, "parent": None}
+    fields |= {name: occasion[name] for name in ("versions", "code", "machine")}
+    return fields | {"scores": {}, "summary": {}}
 
 
 def _status(folder: Path, run: Mapping[str, Any]) -> str:
@@ -345,40 +351,31 @@ def _last_line(path: Path, tail: int = 1 << 16) -> dict[str, Any]:
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        return dict(orjson.loads(line))
+    except (ValueError, TypeError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _append(path: Path, value: Mapping[str, Any]) -> None:
-    """One write for one line: a process that dies leaves whole lines, and at most half of the last."""
-    line, full = _line(value), False
+    """One unbuffered write for one line: a process that dies leaves whole lines, and at most half of the last."""
+    line = _line(value)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size = os.fstat(descriptor).st_size
-            full = os.write(descriptor, line) != len(line)
-            if full:
-                os.ftruncate(descriptor, size)
-        finally:
-            os.close(descriptor)
+        with path.open("ab", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if stream.write(line) != len(line):
+                stream.truncate(size)
+                raise OSError(errno.ENOSPC, "the disk is full")
     except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
-    if full:
-        raise _unwritable(path, "the disk is full")
+        raise _unwritable(path, error) from error
 
 
-def _unwritable(path: Path, why: str) -> ResourceError:
-    return ResourceError(Problem(file=str(path), what=f"cannot be written: {why}", mend="Then go on with `--resume`."))
+def _unwritable(path: Path, error: OSError) -> ResourceError:
+    what = f"cannot be written: {error.strerror}"
+    return ResourceError(Problem(file=str(path), what=what, mend="Put the disk right, then go on with `--resume`."))
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _dump(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+def _line(value: Any, *, indent: bool = False) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0))
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -396,7 +393,7 @@ def _replace(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
+        raise _unwritable(path, error) from error
 
 
 def _now() -> str:

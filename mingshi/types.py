@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import torch
 
-    from mingshi.model.load import Model
+    from mingshi.model.load import Model, Text
 
 Columns = np.ndarray  # one-dimensional, of the type that its field names
 
@@ -31,7 +31,7 @@ class Settings(BaseModel):
 class Message:
     """One turn of a conversation."""
 
-    role: str  # system, user, assistant or tool
+    role: str  # system, user, assistant or tool; input: what an instruction is about, right after its user turn
     content: str
     train: bool | None = None  # None: as the objective says; True or False: this row says otherwise
     tool_calls: tuple[Mapping[str, Any], ...] = ()
@@ -102,7 +102,13 @@ class Template(Protocol):
     name: str
     stop: tuple[int, ...]  # tokens that end a turn; generation stops at them
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Rendered: ...
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        train_on: Literal["all", "last"] = "all",
+    ) -> Rendered: ...
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]: ...
 
@@ -155,7 +161,7 @@ class Objective(Protocol):
     accepts: tuple[type[Example], ...]
     additive: bool  # may a step be cut into micro-batches
 
-    def encode(self, example: Example, model: Model) -> Sample | Reject: ...
+    def encode(self, example: Example, model: Text) -> Sample | Reject | list[Sample]: ...
 
     def collate(self, samples: Sequence[Sample], device: str) -> Batch: ...
 

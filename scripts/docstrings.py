@@ -74,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for side, pairs in sides.items():
         characters = sum(len(pair.source) + len(pair.docstring) for pair in pairs)
         tokens = round(characters / CHARACTERS_PER_TOKEN + TOKENS_AROUND * len(pairs), -2)
-        print(f"{side:10} {len(pairs):5} rows of {len({pair.group for pair in pairs}):3} modules, ~{tokens:,.0f} tokens")
+        print(
+            f"{side:10} {len(pairs):5} rows of {len({pair.group for pair in pairs}):3} modules, ~{tokens:,.0f} tokens"
+        )
     return 0
 
 
@@ -128,10 +130,13 @@ def without_docstring(lines: Sequence[str], function: Function) -> str:
 
 
 def unique(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Pairs whose docstring and whose code have not been seen, letters and digits compared alone."""
+    """Pairs whose docstring and code have not been seen, letters and digits compared alone, nor their name.
+
+    A name comes twice where a property has a setter.
+    """
     seen: set[str] = set()
     for pair in pairs:
-        keys = {normalised(pair.docstring), "code " + normalised(pair.source)}
+        keys = {normalised(pair.docstring), "code " + normalised(pair.source), pair.name}
         if seen.isdisjoint(keys):
             yield pair
         seen |= keys

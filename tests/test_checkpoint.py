@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ from mingshi import checkpoint
 from mingshi.errors import MingshiError, ModelError, ResourceError
 
 RUN = "a1b2c3"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting_for_the_real_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def weights(value: float = 1.0) -> dict[str, dict[str, torch.Tensor]]:

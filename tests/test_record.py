@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 import os
-import signal
+import resource
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytest
 from mingshi import provenance, record
 from mingshi.errors import DataError, RecipeError, ResourceError
 from mingshi.record import Record, list_runs, read_run, resume_conflicts
-from mingshi.signals import Stop
 from mingshi.types import Score, Scores, Step
 
 STAGE = {
@@ -163,7 +161,6 @@ def test_resuming_leaves_no_step_and_no_evaluation_twice(tmp_path: Path) -> None
     with create(tmp_path / "run", resume=True) as run:
         assert run.resumed
         write_eval(run, 8.0, when="before")
-        run.truncate_after(stage=0, step=3)
         run.truncate_after(stage=1, step=2)
         assert run.fields["scores"]["validation.perplexity.loss"] == 2
         run.write_step(step(3), stage=1)
@@ -172,24 +169,23 @@ def test_resuming_leaves_no_step_and_no_evaluation_twice(tmp_path: Path) -> None
     befores = [line["scores"]["loss"]["value"] for line in read.evals if line["when"] == "before"]
     assert befores == [8.0]
     assert len(read.evals) == 1 + 3 + 2
+    with create(tmp_path / "run", resume=True) as run:  # no checkpoint of stage 1: all of it is done again
+        run.truncate_after(stage=0, step=3)
+    assert [(line["stage"], line["number"]) for line in read_run(tmp_path / "run").steps] == [(0, 1), (0, 2), (0, 3)]
 
 
-def test_a_line_is_one_write_and_a_full_disk_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[bytes] = []
-    real = os.write
-
-    def half(descriptor: int, data: bytes) -> int:
-        written.append(data)
-        return real(descriptor, data[: len(data) // 2])
-
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     with create(tmp_path / "run") as run:
         run.write_step(step(1), stage=0)
-        monkeypatch.setattr(os, "write", half)
-        with pytest.raises(ResourceError, match="disk is full"):
-            run.write_step(step(2), stage=0)
-        monkeypatch.undo()
+        size = (tmp_path / "run" / "steps.jsonl").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, limits[1]))
+        try:
+            with pytest.raises(ResourceError, match=r"steps\.jsonl: cannot be written: the disk is full"):
+                run.write_step(step(2), stage=0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         run.write_step(step(3), stage=0)
-    assert len(written) == 1 and written[0].endswith(b"\n")
     assert [line["number"] for line in read_run(tmp_path / "run").steps] == [1, 3]
 
 
@@ -222,72 +218,7 @@ def test_a_damaged_a_newer_and_a_missing_record_are_told_apart(tmp_path: Path) -
         read_run(tmp_path / "run")
 
 
-# One owner ---------------------------------------------------------------------------------------------------------
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from mingshi.record import Record
-try:
-    run = Record.create(Path(sys.argv[1]), recipe={"model": "m"}, command=[], resume="resume" in sys.argv)
-except Exception as error:
-    print(type(error).__name__, error, flush=True)
-else:
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def hold(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(record.__file__).parents[1])}
-    command = [sys.executable, "-c", HOLDER, str(folder), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def test_of_many_simultaneous_starts_one_wins_and_a_killed_owner_is_succeeded(tmp_path: Path) -> None:
-    processes = [hold(tmp_path / "run") for _ in range(4)]
-    try:
-        answers = {process: said(process) for process in processes}
-        winner = next(process for process, answer in answers.items() if answer == "held")
-        losers = [answer for process, answer in answers.items() if process is not winner]
-        assert all(answer.startswith("RecipeError") and f"process {winner.pid} on" in answer for answer in losers)
-        assert [line.status for line in list_runs(tmp_path)] == ["running"]
-        with pytest.raises(RecipeError, match=f"process {winner.pid} on"):
-            create(tmp_path / "run", resume=True)
-        winner.kill()
-        winner.wait()
-        assert [line.status for line in list_runs(tmp_path)] == ["interrupted"]
-        with create(tmp_path / "run", resume=True, recipe={"model": "m"}) as run:
-            assert run.resumed
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-
-
-def test_listing_runs_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
-    create(tmp_path / "run").__exit__()
-    quit_listing = threading.Event()
-
-    def list_all_the_time() -> None:
-        while not quit_listing.is_set():
-            list_runs(tmp_path)
-
-    thread = threading.Thread(target=list_all_the_time)
-    thread.start()
-    try:
-        for _ in range(20):
-            create(tmp_path / "run", resume=True).__exit__()
-    finally:
-        quit_listing.set()
-        thread.join()
+# One folder, one run ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "preempted", None])
@@ -307,6 +238,7 @@ def test_a_folder_of_other_things_is_never_used(tmp_path: Path) -> None:
     for resume in (False, True):
         with pytest.raises(RecipeError, match=r"not a run's \(thesis\.txt\).*another `output`"):
             create(tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_resume_where_nothing_is_yet_begins(tmp_path: Path) -> None:
@@ -388,95 +320,6 @@ def test_a_run_in_a_moved_folder_resumes(tmp_path: Path) -> None:
         assert run.resumed
 
 
-# Nothing that must not be shown -----------------------------------------------------------------------------------
-
-CANARIES = {
-    "hub token": "hf_" + "aB3dE6gH9jK2mN5pQ8",
-    "model service": "sk-" + "proj-aB3dE6gH9jK2mN5p",
-    "git host": "ghp_" + "aB3dE6gH9jK2mN5pQ8sT1vW4",
-    "cloud": "AKIA" + "IOSFODNN7EXAMPLE",
-    "web token": "eyJ" + "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
-    "environment": "correct horse battery staple",
-    "by key": "hunter2-by-key",
-    "by nested key": "hunter2-by-nested-key",
-    "after a flag": "hunter2-after-a-flag",
-    "in a flag": "hunter2-in-a-flag",
-    "in an address": "hunter2-in-an-address",
-    "header": "aHVudGVyMi1oZWFkZXI=",
-    "private key": "MIIEpAIBAAKCAQEA",
-    "api key": "hunter2-api-key",
-    "chinese key": "hunter2-chinese",
-}
-
-
-def test_no_canary_survives_anywhere_in_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", CANARIES["environment"])
-    hostile = {
-        "token": CANARIES["by key"],
-        "deep": [{"hub": {"dbPassword": CANARIES["by nested key"], "OPENAI_API_KEY": CANARIES["api key"]}}],
-        "address": f"https://me:{CANARIES['in an address']}@example.org/x",
-        "text": f"use {CANARIES['hub token']} and {CANARIES['model service']}, {CANARIES['git host']}",
-        "more": [CANARIES["cloud"], f"x{CANARIES['environment']}y", CANARIES["web token"]],
-        "header": f"Authorization: Bearer {CANARIES['header']}",
-        "pem": f"-----BEGIN RSA PRIVATE KEY-----\n{CANARIES['private key']}\n-----END RSA PRIVATE KEY-----",
-        "接口密钥": CANARIES["chinese key"],
-    }
-    command = ["mingshi", "--api-key", CANARIES["after a flag"], f"--hub-token={CANARIES['in a flag']}"]
-    command += ["--set", f"a.password={CANARIES['by key']}", CANARIES["hub token"]]
-    with Record.create(tmp_path / "run", recipe={**RECIPE, "notes": hostile}, command=command, resume=False) as run:
-        run.write_json("data.json", hostile)
-        run.write_json("findings.json", [hostile])
-        run.update(extra=hostile)
-        everywhere = Scores(scores={}, samples=[hostile])
-        run.write_eval(stage=0, step=0, when="before", data=hostile["text"], kind="k", scores=everywhere)
-        run.finish("failed", {"error": " ".join(CANARIES[name] for name in ("hub token", "environment"))})
-    written = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
-    assert [name for name, canary in CANARIES.items() if canary in written] == []
-    assert written.count("[redacted]") > 50
-
-
-@pytest.mark.parametrize(
-    "innocent",
-    [
-        {"tokens": 512, "max_new_tokens": 64, "trained_tokens": 3},
-        {"eos_token": "<|endoftext|>", "pad_token": "[PAD]", "token": None},
-        {"tokenizer": "fast", "key": "label", "primary_key": "customer", "keys": ["a"]},
-        {"secret_santa": "a game", "monkey": "a.b", "secretary": "x"},
-        {"text": "a=b; x = 3; max_tokens=5; see https://example.org/a@b", "think": "/no_think"},
-        {"learning_rate": 2e-4, "flag": True, "nothing": None, "path": "data/train.jsonl"},
-    ],
-)
-def test_innocent_values_are_left_alone(innocent: dict[str, Any]) -> None:
-    assert provenance.redact(innocent) == innocent
-    assert provenance.recordable(innocent) == innocent
-
-
-def test_what_was_redacted_stays_the_same_when_redacted_again() -> None:
-    once = provenance.recordable({"token": "abcdefgh12", "a": "--password=abc hf_aaaaaaaaaaaaaaaaaaaa", "p": "/a/b/c"})
-    assert provenance.recordable(once) == once
-
-
-def test_no_absolute_path_is_written(tmp_path: Path) -> None:
-    home = str(tmp_path)
-    recipe = {
-        **RECIPE,
-        "model": f"{home}/models/m",
-        "output": f"{home}/my runs/x",
-        "stages": [{"data": [{"path": "/d.jsonl"}]}],
-    }
-    command = ["/usr/bin/mingshi", "train", f"{home}/r.yaml", f"--output={home}/x", "--set", f"stages.0.path={home}/y"]
-    with Record.create(tmp_path / "run", recipe=recipe, command=command, resume=False) as run:
-        run.write_json("data.json", {"sources": [{"path": Path(home) / "train.jsonl"}]})
-        run.finish("failed", {"error": f"{home}/train.jsonl:3: text: is missing. Look into {home}/rejects.jsonl."})
-    for path in (tmp_path / "run").iterdir():
-        assert home not in path.read_text()
-    fields = read_run(tmp_path / "run").run
-    assert fields["command"] == ["mingshi", "train", "r.yaml", "--output=x", "--set", "stages.0.path=y"]
-    assert (fields["recipe"]["model"], fields["recipe"]["output"]) == ("m", "x")
-    assert fields["recipe"]["stages"][0]["data"][0]["path"] == "d.jsonl"
-    assert fields["summary"]["error"] == "train.jsonl:3: text: is missing. Look into rejects.jsonl."
-
-
 def test_files_and_folders_are_fingerprinted_and_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("a.json", "sub/b.json", "c.txt"):
@@ -489,44 +332,7 @@ def test_files_and_folders_are_fingerprinted_and_hashed_once(tmp_path: Path, mon
     assert record.fingerprint_file(tmp_path / "a.json")["sha256"] == hashlib.sha256(b"another").hexdigest()
 
 
-# Signals ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_a_flag_and_handlers_come_back(number: signal.Signals) -> None:
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    with Stop() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), number)
-        assert stop.requested
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
-
-
-def test_the_second_signal_ends_the_process_at_once() -> None:
-    program = (
-        "import os, signal\nfrom mingshi.signals import Stop\nwith Stop() as stop:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n    print(stop.requested, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n    print('still here', flush=True)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(record.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert (done.stdout, done.returncode) == ("True\n", -signal.SIGINT)
-
-
-def test_in_another_thread_nothing_is_installed() -> None:
-    before, seen = signal.getsignal(signal.SIGTERM), []
-
-    def inside() -> None:
-        with Stop() as stop:
-            seen.append((stop.requested, signal.getsignal(signal.SIGTERM)))
-
-    thread = threading.Thread(target=inside)
-    thread.start()
-    thread.join()
-    assert seen == [(False, before)]
-
-
 def test_the_record_is_read_and_written_without_torch() -> None:
     program = "import sys, mingshi.record, mingshi.signals; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(record.__file__).parents[1])}
-    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, env=environment).returncode == 0

@@ -151,7 +151,7 @@ def refuse_private(value: Any, controls: re.Pattern[str]) -> None:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             refuse_private(key, controls)
-            if controls.search(key):
+            if isinstance(key, str) and controls.search(key):
                 raise RowProblem("control_text", "the name of a field contains a control token. Rename the field")
             refuse_private(item, controls)
     elif isinstance(value, (list, tuple)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -110,13 +111,12 @@ class Generation(Settings):
 
 def choose(model: Model, examples: Sequence[Chat], *, limit: int) -> list[Case]:
     """The first `limit` conversations by the hash of their ids that have an answer, as prompts and references."""
-    cases = []
-    for example in sorted(examples, key=_by_hash):
-        question = question_of(example)
-        if question is not None and len(cases) < limit:
-            messages, answer = question
-            prompt = model.template.prompt(messages, example.tools)
-            cases.append(Case(example.id, prompt, answer.content))
+    questions = ((example, question_of(example)) for example in sorted(examples, key=_by_hash))
+    asked = islice(((example, question) for example, question in questions if question is not None), limit)
+    cases = [
+        Case(example.id, model.template.prompt(messages, example.tools), answer.content)
+        for example, (messages, answer) in asked
+    ]
     if not cases:
         what = f"none of {len(examples)} conversations has an assistant turn to be written"
         raise DataError(what, "Give generation conversations that end in an answer, or leave it out of `evals`.")

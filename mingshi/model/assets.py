@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mingshi.errors import ModelError, Problem
 
@@ -35,7 +36,9 @@ def resolve(name_or_path: str) -> Path | str:
         folder = asset_folder(name_or_path)
         if (folder / MANIFEST).is_file():
             return folder
-        raise ModelError(f"the model {name_or_path} is not on this machine", f"Run ./scripts/fetch {name_or_path}")
+        raise ModelError(
+            f"the model {name_or_path} is not on this machine", f"Run ./scripts/fetch {name_or_path} in the checkout."
+        )
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
@@ -55,13 +58,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    networks: Any = AutoModelForCausalLM  # its functions carry no types
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    read = networks.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     settings = read.config.to_dict()
     settings.pop("quantization_config", None)
     settings.pop("_name_or_path", None)
     settings.pop("_model_name_or_path", None)
-    network = AutoModelForCausalLM.from_config(type(read.config)(**settings), dtype=torch.bfloat16)
+    network = networks.from_config(type(read.config)(**settings), dtype=torch.bfloat16)
     network.load_state_dict(read.state_dict())
     network.generation_config = read.generation_config
     network.save_pretrained(folder)

@@ -216,6 +216,8 @@ def attention_forward(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The signature that transformers' `AttentionInterface` calls: `[1, H, T, D]` in, `[1, T, H, D]` out."""
     if packed is None:
+        if rest.get("softcap") is not None:
+            return _capped(query, key, value, attention_mask, scaling=rest["scaling"], softcap=rest["softcap"]), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
     output = packed_attention(
         query[0].transpose(0, 1),
@@ -228,6 +230,27 @@ def attention_forward(
         softcap=rest.get("softcap"),
     )
     return output[None], None
+
+
+def _capped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    softcap: float,
+) -> torch.Tensor:
+    """Plain attention with capped scores, which `sdpa` does not know: `[B, H, T, D]` in, `[B, T, H, D]` out."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scaling / softcap)) * softcap
+    if mask is None:  # transformers leaves out a mask that is only causal
+        offset = key.shape[2] - query.shape[2]
+        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=query.device).tril(offset)
+    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return (shares @ value).transpose(1, 2)
 
 
 def register() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import orjson
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
@@ -17,9 +17,8 @@ from mingshi.data.template import ChatTemplate, make_template, missing_tokens, t
 from mingshi.errors import ModelError, Problem
 from mingshi.model import attention
 from mingshi.model.assets import resolve
-from mingshi.model.logprob import head_of
+from mingshi.model.probe import probe
 
-PROBE_TOLERANCE = 2e-3  # of float32 log-probabilities; a stream that leaked would differ by whole units
 FORBIDDEN_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "auto_mapping", "model_file")
 
 Precision = Literal["auto", "bf16", "float32"]
@@ -80,6 +79,8 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     """Load from a known name, a folder (a full model or an adapter), or the Hub. Only safetensors and JSON are read."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # transformers warns of its own attribute each time peft asks every attribute of a network for its name
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     attention.register()
     place, base = _places(name)
     device = choose_device(device)
@@ -87,10 +88,13 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     text = load_text(name, template=template)
     model = Model(text, network, place if isinstance(place, Path) else None)
     model.notes.extend(f"The template {note}." for note in template_notes(text.template))
+    gap = probe(network)
+    if gap is not None:
+        network.set_attn_implementation("sdpa")
+        model.notes.append(f"Packed attention does not fit this model ({gap}): padded batches are used, slower.")
     _fit_embeddings(model)
     if place != base:
         _attach_saved(model, Path(place))
-    probe(model)
     return model
 
 
@@ -159,10 +163,9 @@ def refuse_code(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         if path.stat().st_size > 64 << 20:
             continue
-        for key in _keys(_json(path)):
-            if key in FORBIDDEN_KEYS:
-                mend = "Mingshi runs no code that comes with a model; use a folder without it."
-                problems.append(Problem(file=str(path), field=key, what="the model asks to run its own code", mend=mend))
+        for key in sorted(_set_keys(_json(path)).intersection(FORBIDDEN_KEYS)):
+            mend = "Mingshi runs no code that comes with a model; use a folder without it."
+            problems.append(Problem(file=str(path), field=key, what="the model asks to run its own code", mend=mend))
     weights = list(folder.glob("*.safetensors"))
     if not weights and any(folder.glob("*.bin")):
         problems.append(
@@ -172,11 +175,12 @@ def refuse_code(folder: Path) -> None:
         raise ModelError(problems)
 
 
-def _keys(value: Any) -> set[str]:
+def _set_keys(value: Any) -> set[str]:
+    """Keys at any depth whose value says something: peft writes `auto_mapping: null` into every adapter."""
     if isinstance(value, dict):
-        return set(value).union(*(_keys(inner) for inner in value.values()))
+        return {key for key, inner in value.items() if inner}.union(*map(_set_keys, value.values()))
     if isinstance(value, list):
-        return set().union(*(_keys(inner) for inner in value))
+        return set().union(*map(_set_keys, value))
     return set()
 
 
@@ -238,33 +242,3 @@ def _attach_saved(model: Model, folder: Path) -> None:
 
     model.adapter = PeftModel.from_pretrained(model.network, folder)
     fuse(model.network)
-
-
-@torch.no_grad()
-def probe(model: Model) -> None:
-    """Two texts and a shared prefix, packed and plain: where they differ, the standard attention is used from here on.
-
-    Compared on log-probabilities of the next tokens, in float32 when the weights are small enough to copy, else in
-    the network's own precision with its rounding allowed for.
-    """
-    tokens = torch.arange(24, device=model.network.device) * 37 % model.network.config.get_text_config().vocab_size
-    segments = np.array([[0, 6, -1], [6, 8, -1], [14, 4, 0], [18, 6, 0]], dtype=np.int32)
-    texts = [range(6), range(6, 14), [*range(6), *range(14, 18)], [*range(6), *range(18, 24)]]
-    tails = [6, 8, 4, 6]
-    places = torch.from_numpy(attention.positions(segments)).to(tokens.device)
-    plain = [
-        model.network(input_ids=tokens[list(text)][None], use_cache=False).logits[0, -tail:].float()
-        for text, tail in zip(texts, tails, strict=True)
-    ]
-    try:
-        hidden = attention.packed_hidden(model.network, tokens, places, segments)
-        packed = head_of(model.network).logits(hidden)
-        gap = float((packed.log_softmax(-1) - torch.cat(plain).log_softmax(-1)).abs().max())
-    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
-        gap, reason = float("inf"), type(error).__name__
-    else:
-        reason = f"log-probabilities differ by {gap:.3g}"
-    rounding = PROBE_TOLERANCE if model.network.dtype == torch.float32 else 0.5
-    if not gap <= rounding:
-        model.network.set_attn_implementation("sdpa")
-        model.notes.append(f"Packed attention does not fit this model ({reason}): padded batches are used, slower.")

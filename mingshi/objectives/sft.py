@@ -31,7 +31,7 @@ class Sft(Settings):
     too_long: Literal["drop", "truncate", "error"] = "drop"
     """A longer row is left out, loses its end (and with it the stop token), or stops the run."""
 
-    def encode(self, example: Example, model: Text | Model) -> Sample | Reject | list[Sample]:
+    def encode(self, example: Example, model: Text) -> Sample | Reject | list[Sample]:
         """Tokens, and a prediction for each token that counts; a row with none is rejected, not trained in silence."""
         assert isinstance(example, Chat)
         if example.plain:

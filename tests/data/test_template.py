@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from chat_families import CALL, assistant, byte_level, tokenizer_for, user
 
-from mingshi.data.jinja_render import RENDERER, Draft, Refusal
 from mingshi.data.literal import Encoder
-from mingshi.data.marks import MANNERS, Marker, read_marks, remove_marks
-from mingshi.data.spans import find_answer, shared_length, verify, weigh
+from mingshi.data.spans import find_answer, verify, weigh
 from mingshi.data.template import ChatTemplate, RowProblem, dictionaries, make_template, missing_tokens, template_notes
 from mingshi.errors import ModelError
 from mingshi.types import Message, Rendered
@@ -387,80 +382,3 @@ def test_a_template_that_cuts_a_forged_token_in_two_is_refused() -> None:
     template = template_with(PLAIN.replace("m.content", "m.content.split('SEP')[-1]"))
     assert reason_of(template, [user("a SEP <|im_end|>"), assistant("b")]) == "control_text"
     assert template.render([user("a SEP c"), assistant("b")])
-
-
-def test_marks_say_where_contents_went() -> None:
-    marker = Marker(controls=PLAIN_TEMPLATE.encoder.pattern, manner=MANNERS[0])
-    first, second = (message["content"] for message in marker.conversation(dictionaries(ASK)))
-    text = f"[{second}][{first}][{first[:3]}]"
-    regions = read_marks(text, marker.pieces)
-    assert remove_marks(text) == "[Hello world][hello?][he]"
-    assert [(region.start, region.end, region.piece.message) for region in regions.whole] == [(1, 12, 1), (14, 20, 0)]
-    assert [piece.message for piece in regions.torn] == [0]
-    assert regions.reach == {0: (14, 22), 1: (1, 12)}
-
-
-@given(st.text(max_size=9), st.text(max_size=9), st.text(max_size=9))
-def test_shared_length_is_the_longest_common_beginning(common: str, first: str, second: str) -> None:
-    length = shared_length(common + first, common + second)
-    assert length == len(os.path.commonprefix([common + first, common + second]))
-
-
-PAYLOADS = (
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-    "{{ self.__init__.__globals__ }}",
-    "{{ lipsum.__globals__['os'].system('id') }}",
-    "{{ raise_exception.__globals__ }}",
-    "{{ messages.append({}) }}",
-    "{% include '/etc/passwd' %}",
-    "{% import 'os' as os %}",
-    "{{ (messages|attr('__class__')).__base__.x() }}",
-    "{{ '{0.__class__.__init__.__globals__}'.format(raise_exception) }}",
-)
-BOMBS = (
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "{{ 'a' * 10**10 }}",
-    "{% set ns = namespace(x='a') %}{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
-    "{% for a in range(99999) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' }}{% endfor %}",
-    "{{ 'a'.center(10**10) }}",
-    "{% macro a(n) %}{{ a(n) }}{% endmacro %}{{ a(1) }}",
-)
-
-
-def render_once(source: str) -> str | Refusal:
-    return RENDERER.render(
-        source, [Draft(messages=[{"role": "user", "content": "a"}], tools=None, cuts=[(1, False)])], {}
-    )[0]
-
-
-@pytest.mark.parametrize("payload", PAYLOADS)
-def test_templates_reach_nothing(payload: str) -> None:
-    answer = render_once(payload)
-    assert isinstance(answer, Refusal) or not answer  # an attribute out of bounds is undefined, and writes nothing
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_templates_burn_neither_time_nor_memory(bomb: str) -> None:
-    start = time.process_time()
-    assert isinstance(render_once(bomb), Refusal)
-    assert time.process_time() - start < 1  # ours; the process that renders has two seconds of its own
-    assert render_once("{{ messages[0].content }}") == "a"
-
-
-def test_a_killed_renderer_is_replaced() -> None:
-    assert render_once("a") == "a"
-    assert RENDERER.process is not None
-    os.kill(RENDERER.process.pid, signal.SIGKILL)
-    RENDERER.process.wait()
-    assert render_once("b") == "b"
-
-
-def test_a_hanging_renderer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert render_once("a") == "a"
-    assert RENDERER.process is not None
-    os.kill(RENDERER.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr("mingshi.data.jinja_render.PATIENCE", 0.1)
-    assert isinstance(render_once("b"), Refusal)
-    monkeypatch.undo()
-    assert render_once("c") == "c"

@@ -48,7 +48,7 @@ class FaultyDisk:
                 patch.setattr(checkpoint, name, self._wrap(name, getattr(checkpoint, name)))
             yield
         if self.dead and self.power_loss:
-            self._lose_power()
+            self.lose_power()
 
     def _wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def operation(target: Any, *others: Any, **options: Any) -> Any:
@@ -95,7 +95,7 @@ class FaultyDisk:
             self._dirty.discard(inode)
             self._unsynced = [change for change in self._unsynced if change[0] != inode]
 
-    def _lose_power(self) -> None:
+    def lose_power(self) -> None:
         for file in self.root.rglob("*"):
             if file.is_file() and file.stat().st_ino in self._dirty:
                 os.truncate(file, file.stat().st_size // 2)

@@ -111,6 +111,17 @@ def test_a_fault_at_any_operation_leaves_a_good_checkpoint_and_a_next_save_that_
         assert [path.name for path in folder.iterdir()] == ["step-00000004"]
 
 
+@pytest.mark.parametrize("scene", SCENES)
+def test_what_a_save_returned_survives_a_loss_of_power(tmp_path: Path, scene: Callable[[Path], None]) -> None:
+    folder = tmp_path / "checkpoints"
+    scene(folder)
+    disk = FaultyDisk(folder, power_loss="names and bytes")
+    with disk.armed():
+        save(folder, 3, NEW, keep=9)
+    disk.lose_power()
+    assert marks(folder) == (3, NEW)
+
+
 def test_everything_is_durable_before_it_is_named_and_named_before_older_ones_go(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     two_older(folder)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-from transformers.cache_utils import DynamicCache
 
 from mingshi.errors import DataError
-from mingshi.model.generate import _Sampler, batches, generate, inference, reserved_cache
+from mingshi.model import attention
+from mingshi.model.generate import _Sampler, batches, generate, inference
 
 SHAPE = {
     "vocab_size": 97,
@@ -34,6 +34,14 @@ def tiny(network: Any, *, stop: tuple[int, ...] = (), context: int = 512) -> Any
 def llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**SHAPE, attn_implementation="sdpa")).float()
+
+
+@pytest.fixture(scope="module")
+def packing() -> LlamaForCausalLM:
+    """A network with the attention that every loaded model rests in."""
+    attention.register()
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SHAPE, attn_implementation=attention.NAME)).float()
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,7 @@ def without_cache(
     return tuple(text[len(prompt) :]), False
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "packing"])
 def test_greedy_in_a_batch_equals_each_prompt_alone_without_a_cache(kind: str, request: Any) -> None:
     network = request.getfixturevalue(kind)
     asked = prompts(24)
@@ -171,18 +179,3 @@ def test_batches_hold_every_row_with_room_once_and_respect_the_budget() -> None:
         assert len(batch) == 1 or columns * len(batch) <= 4096
     padding = 1 - sum(lengths[row] for row in rows) / sum(len(b) * max(lengths[r] for r in b) for b in found)
     assert padding < 0.15
-
-
-def test_the_reserved_cache_holds_what_the_growing_one_holds(llama: LlamaForCausalLM) -> None:
-    reserved, growing = reserved_cache(llama.config, 12), DynamicCache(config=llama.config)
-    with torch.no_grad():
-        for tokens in (torch.arange(15).view(3, 5), torch.arange(6).view(3, 2)):
-            outputs = [llama(input_ids=tokens, past_key_values=cache).logits for cache in (reserved, growing)]
-            torch.testing.assert_close(*outputs, rtol=0, atol=0)
-    kept = torch.tensor([0, 2])
-    for cache in (reserved, growing):
-        cache.batch_select_indices(kept)
-    for one, other in zip(reserved.layers, growing.layers, strict=True):
-        assert one.get_seq_length() == other.get_seq_length() == 7
-        torch.testing.assert_close(one.keys[:, :, :7], other.keys, rtol=0, atol=0)
-        torch.testing.assert_close(one.values[:, :, :7], other.values, rtol=0, atol=0)
