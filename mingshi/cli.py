@@ -81,7 +81,9 @@ def _failed(error: MingshiError, arguments: Sequence[str]) -> int:
 
 def _usage(error: Exception) -> int:
     """typer's own complaint about arguments; 0 if this is none."""
-    message: Callable[[], str] | None = getattr(error, "format_message", None)  # click's exceptions, of whatever version
+    message: Callable[[], str] | None = getattr(
+        error, "format_message", None
+    )  # click's exceptions, of whatever version
     if message is None:
         return 0
     print(f"error: {message()} See mingshi --help.", file=sys.stderr)
@@ -169,7 +171,9 @@ def train(
     from mingshi.run import execute
 
     with _terminal() as display:
-        outcome = execute(chosen, resume=resume, command=["mingshi", *sys.argv[1:]], display=display, language=_language(lang))
+        outcome = execute(
+            chosen, resume=resume, command=["mingshi", *sys.argv[1:]], display=display, language=_language(lang)
+        )
     if json:
         _print_json(outcome.as_dict())
         return
@@ -249,7 +253,9 @@ def evaluate(
     with _terminal() as display:
         scores = measure(open_model(model, template=template), DataSource(path=str(data)), evaluators, display=display)
     if json:
-        metrics = {f"{kind}.{name}": as_json(score) for kind, found in scores.items() for name, score in found.scores.items()}
+        metrics = {
+            f"{kind}.{name}": as_json(score) for kind, found in scores.items() for name, score in found.scores.items()
+        }
         _print_json({"metrics": metrics, "rows": max(score["count"] for score in metrics.values())})
         return
     for kind, found in scores.items():
@@ -347,8 +353,10 @@ def merge(
     if json:
         _print_json({"folder": str(output), "kl": proof.kl, "agreement": proof.agreement, "positions": proof.positions})
         return
-    _say(f"{output}: {proof.kl:.2e} nats a token from the adapter, the same first choice at {proof.agreement:.1%} of "
-         f"{proof.positions} positions")
+    _say(
+        f"{output}: {proof.kl:.2e} nats a token from the adapter, the same first choice at {proof.agreement:.1%} of "
+        f"{proof.positions} positions"
+    )
 
 
 @app.command()

@@ -61,9 +61,7 @@ class Suite:
                 display=self.display,
             )
             self.results[when, evaluator.kind] = scores
-            self.record.write_eval(
-                stage=stage, step=step, when=when, data="test", kind=evaluator.kind, scores=scores
-            )
+            self.record.write_eval(stage=stage, step=step, when=when, data="test", kind=evaluator.kind, scores=scores)
             for line in summary_lines(f"{when:6} {evaluator.kind}", scores):
                 self.display.say(line)
 

@@ -99,4 +99,3 @@ def diverged(step: int, loss: float, norm: float, ids: Sequence[str]) -> Diverge
         "no weight was changed by them",
         "Lower optim.learning_rate, or look at these rows with `mingshi preview`.",
     )
-

@@ -23,8 +23,8 @@ from mingshi.display import Display
 from mingshi.errors import DataError, Problem
 from mingshi.model.load import Text
 from mingshi.objectives import Sft
-from mingshi.recipe import Recipe, Stage
 from mingshi.provenance import fingerprint_file
+from mingshi.recipe import Recipe, Stage
 from mingshi.types import Chat, Example, Finding, Reject, Sample
 
 REJECTS_SHOWN = 20  # of one file, in the run record
@@ -123,9 +123,7 @@ def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepa
     )
 
 
-def prepare_tests(
-    sources: Sequence[DataSource], objective: Sft, text: Text, display: Display
-) -> TestSet:
+def prepare_tests(sources: Sequence[DataSource], objective: Sft, text: Text, display: Display) -> TestSet:
     """Encode the test files for losses, and keep their conversations for generation."""
     parts = [_encode(source, read(source), objective, text, display, "test") for source in sources]
     examples = (example for source in sources for example in read(source))

@@ -17,19 +17,19 @@ from typing import Any
 
 from mingshi import checkpoint
 from mingshi.card import model_card
+from mingshi.data.plan import Plan
 from mingshi.display import Display, Silent, Watched
 from mingshi.errors import MingshiError, Preempted
-from mingshi.data.plan import Plan
 from mingshi.evaluate import LOSS, Suite, as_json, told, validation_scores
 from mingshi.loop import Work, train
 from mingshi.model import export
 from mingshi.model.adapters import trainable
 from mingshi.model.load import Model, load
+from mingshi.notebook import report_frame
 from mingshi.optim import Optimiser
 from mingshi.prepare import Prepared, TestSet, prepare, prepare_tests
-from mingshi.recipe import Recipe, Stage
-from mingshi.notebook import report_frame
 from mingshi.provenance import hash_folder
+from mingshi.recipe import Recipe, Stage
 from mingshi.record import Record, Run, read_run
 from mingshi.report.page import write_report
 from mingshi.signals import Stop
@@ -59,9 +59,7 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs: folder, report, status, scores."""
-        scores = {
-            when: {name: as_json(score) for name, score in found.items()} for when, found in self.scores.items()
-        }
+        scores = {when: {name: as_json(score) for name, score in found.items()} for when, found in self.scores.items()}
         report = str(self.folder / "report.html")
         return {"folder": str(self.folder), "report": report, "status": self.status, "scores": scores}
 
@@ -265,9 +263,7 @@ def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) 
     """What is known before the first step: rows, tokens, findings, the model."""
     record, recipe, model = context.record, context.recipe, context.model
     ledger = [entry for prepared in stages for entry in prepared.ledger] + tests.ledger
-    told_stages = [
-        prepared.summary(stage.objective) for prepared, stage in zip(stages, recipe.stages, strict=True)
-    ]
+    told_stages = [prepared.summary(stage.objective) for prepared, stage in zip(stages, recipe.stages, strict=True)]
     record.write_json("data.json", {"sources": ledger, "stages": told_stages})
     findings = [finding for prepared in stages for finding in prepared.findings]
     record.write_json("findings.json", [asdict(finding) for finding in findings])

@@ -134,4 +134,3 @@ class Conversation:
         said = _text(self.model, answer.tokens)
         self.messages = [*asked, Message(role="assistant", content=said)]
         return said
-

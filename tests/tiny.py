@@ -66,6 +66,10 @@ def tiny_model(folder: Path, *, seed: int = 0, template: str | None = CHATML, la
 
 
 ROWS = [
-    {"instruction": f"Say the number {number}.", "input": "", "output": f"The number is {number}. " + "one two " * (number % 5)}
+    {
+        "instruction": f"Say the number {number}.",
+        "input": "",
+        "output": f"The number is {number}. " + "one two " * (number % 5),
+    }
     for number in range(40)
 ]

@@ -110,7 +110,7 @@ def attempt(source: str, variables: Mapping[str, Any], limit: int) -> list[Any]:
     start_clock(SECONDS)
     try:
         return [True, render(compiled(source), variables, limit)]
-    except Exception as problem:  # noqa: BLE001 (a template can raise anything that Python can)
+    except Exception as problem:
         return [False, f"{type(problem).__name__}: {problem}"[:MESSAGE]]
     except Runaway as problem:
         return [False, f"runaway: {problem}"[:MESSAGE]]

@@ -76,6 +76,7 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
             room.append(budget - length)
     return [sorted(chosen) for chosen in bins]
 
+
 def pack(samples: Sequence[Sample], *, device: str) -> Batch:
     """Samples one after another: `[T]` tokens, `[M]` predictions, each sample's first sequence after the last one's."""
     import torch

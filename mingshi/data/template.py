@@ -295,10 +295,8 @@ def template_notes(template: ChatTemplate) -> list[str]:
             "its prompt is not how its rendered answers begin, so a trained model sees another prompt when used"
         )
     tokens = template.render([QUESTION, ANSWER]).tokens
-    if (
-        template.stop == ()
-        or tokens[-1] == template.end
-        and not layout.text.rstrip().endswith(template.encoder.decode([tokens[-1]]))
+    if template.stop == () or (
+        tokens[-1] == template.end and not layout.text.rstrip().endswith(template.encoder.decode([tokens[-1]]))
     ):
         notes.append("it ends answers with nothing, so the end-of-text token is added after the last one")
     if not prefix_preserving(template):

@@ -55,8 +55,7 @@ def _one_sentence_a_line(text: str) -> str:
 
 @cache
 def _scorer() -> Any:
-    from rouge_score.rouge_scorer import (
-        RougeScorer,  # imports nltk: a second that `mingshi --help` need not wait
-    )
+    # Imported late: it brings nltk, which `mingshi --help` need not wait for.
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 
     return RougeScorer(list(KINDS), tokenizer=Tokens())

@@ -19,9 +19,9 @@ from typing import Any
 import orjson
 import torch
 
-from mingshi.errors import ModelError, Problem
 from mingshi.data.row_problem import RowProblem
 from mingshi.data.template import ChatTemplate
+from mingshi.errors import ModelError, Problem
 from mingshi.model.load import Model, load, load_text, read_saved
 from mingshi.types import Message
 

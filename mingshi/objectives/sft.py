@@ -85,4 +85,3 @@ class Sft(Settings):
         from mingshi.model.logprob import token_log_probabilities
 
         return Loss(sum=-(token_log_probabilities(network, batch) * batch.weights).sum())
-

@@ -113,9 +113,7 @@ def _loss_scale(points: Sequence[Point], curve: Sequence[Point], validation: Seq
 
 
 def _validation(frame: Frame, points: Sequence[tuple[float, Interval]]) -> list[Markup]:
-    spans = [
-        (step, max(loss.low, frame.up.low), min(loss.high, frame.up.high)) for step, loss in points if loss.known
-    ]
+    spans = [(step, max(loss.low, frame.up.low), min(loss.high, frame.up.high)) for step, loss in points if loss.known]
     places = [(step, loss.value) for step, loss in points]
     return [frame.curve(places, "between"), frame.whiskers(spans, "validation"), frame.dots(places, "validation")]
 
@@ -124,7 +122,9 @@ def _loss_notes(stage: Stage, frame: Frame, points: Sequence[Point]) -> list[Bot
     notes = []
     last = whole(stage.steps[-1].get("number"))
     if stage.best is not None and (stage.stopped_early or stage.best < last):
-        notes.append(word("curves.early" if stage.stopped_early else "curves.kept", best=f"{stage.best:,}", steps=f"{last:,}"))
+        notes.append(
+            word("curves.early" if stage.stopped_early else "curves.kept", best=f"{stage.best:,}", steps=f"{last:,}")
+        )
     outside = sum(math.isfinite(loss) and not frame.up.holds(loss) for _, loss in points)
     if outside:
         notes.append(word("curves.outside", count=f"{outside:,}"))
@@ -174,5 +174,3 @@ def speed_facts(steps: Sequence[Record]) -> tuple[int, int, float]:
         sum(whole(step.get("trained")) for step in steps),
         math.fsum(value for value in seconds if math.isfinite(value)),
     )
-
-

@@ -80,22 +80,26 @@ def _lines(path: Path) -> list[Record]:
 def render(run: RunData, *, language: str = "en") -> str:
     """The page, opening in `language` (en or zh). Equal records give equal bytes."""
     made = stages(run)
-    return environment().get_template("page.html").render(
-        language=language,
-        title=str(run.run.get("id") or "–"),
-        status=status(run),
-        verdict=verdict(run),
-        asked=views.asked(run),
-        recipe=views.recipe(run.run),
-        comparisons=[views.compared(entry) for entry in comparisons(run)],
-        stages=[(loss_figure(stage), small_figures(stage)) for stage in made],
-        ledger=views.ledger(run.data),
-        lengths=views.lengths(run.data),
-        findings=views.findings(run.findings),
-        samples=views.samples(run.evals),
-        speed=views.speed(run),
-        origin=views.origin(run.run),
-        hashes=views.hashes(run),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            language=language,
+            title=str(run.run.get("id") or "–"),
+            status=status(run),
+            verdict=verdict(run),
+            asked=views.asked(run),
+            recipe=views.recipe(run.run),
+            comparisons=[views.compared(entry) for entry in comparisons(run)],
+            stages=[(loss_figure(stage), small_figures(stage)) for stage in made],
+            ledger=views.ledger(run.data),
+            lengths=views.lengths(run.data),
+            findings=views.findings(run.findings),
+            samples=views.samples(run.evals),
+            speed=views.speed(run),
+            origin=views.origin(run.run),
+            hashes=views.hashes(run),
+        )
     )
 
 

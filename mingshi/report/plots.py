@@ -197,7 +197,11 @@ def histogram(lengths: Sequence[int], limit: int | None) -> tuple[Markup, list[t
     spans = [(first, last + 1, count) for first, last, count in bins if count]
     under = [span for span in spans if limit is None or span[0] <= limit]
     over = [span for span in spans if limit is not None and span[0] > limit]
-    line = frame.upright(limit, "cut", word("lengths.cut", limit=f"{limit:,}")) if limit is not None and shown else Markup()
+    line = (
+        frame.upright(limit, "cut", word("lengths.cut", limit=f"{limit:,}"))
+        if limit is not None and shown
+        else Markup()
+    )
     return frame.draw(frame.bars(under, "column"), frame.bars(over, "column over"), line, height=170), bins
 
 

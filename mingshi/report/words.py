@@ -74,8 +74,12 @@ WORDS: dict[str, Both] = {
         "缺少这次运行的主记录；以下是能读到的内容。",
     ),
     # verdict
-    "verdict.fell": Both("{metric} fell from {before} to {after}{unit}{sure}", "{metric}从 {before} 降到 {after}{unit}{sure}"),
-    "verdict.rose": Both("{metric} rose from {before} to {after}{unit}{sure}", "{metric}从 {before} 升到 {after}{unit}{sure}"),
+    "verdict.fell": Both(
+        "{metric} fell from {before} to {after}{unit}{sure}", "{metric}从 {before} 降到 {after}{unit}{sure}"
+    ),
+    "verdict.rose": Both(
+        "{metric} rose from {before} to {after}{unit}{sure}", "{metric}从 {before} 升到 {after}{unit}{sure}"
+    ),
     "verdict.same": Both(
         "no difference shown in {metric}: {before} before, {after} after{unit}{sure}",
         "{metric}未见差异：训练前 {before}，训练后 {after}{unit}{sure}",
@@ -191,7 +195,9 @@ WORDS: dict[str, Both] = {
         "半数样本不超过 {median} 个词元，95% 不超过 {high} 个，最长 {longest} 个。",
     ),
     "lengths.cut": Both("cut-off {limit}", "截断于 {limit}"),
-    "lengths.cuts": Both("Samples over the cut-off of {limit} tokens: {count}.", "超过截断长度（{limit} 个词元）的样本：{count} 个。"),
+    "lengths.cuts": Both(
+        "Samples over the cut-off of {limit} tokens: {count}.", "超过截断长度（{limit} 个词元）的样本：{count} 个。"
+    ),
     "lengths.uncut": Both("None is over the cut-off of {limit} tokens.", "没有样本超过截断长度（{limit} 个词元）。"),
     "lengths.from": Both("From", "从"),
     "lengths.to": Both("To", "到"),
@@ -253,7 +259,9 @@ WORDS: dict[str, Both] = {
     "preview.title": Both("Tokens and what is trained on them", "词元与训练范围"),
     "preview.trained": Both("trained: its probability enters the loss", "参与训练：计入损失"),
     "preview.read": Both("read only: context without a loss", "仅作上文：不计入损失"),
-    "preview.counts": Both("{trained} of {tokens} tokens trained ({share})", "{tokens} 个词元中训练 {trained} 个（{share}）"),
+    "preview.counts": Both(
+        "{trained} of {tokens} tokens trained ({share})", "{tokens} 个词元中训练 {trained} 个（{share}）"
+    ),
     "preview.rows": Both("{rows} rows", "{rows} 行"),
     "preview.spaces": Both(
         "Spaces show as ·, line ends as ↵, tabs as ⇥, other invisible characters by their code.",

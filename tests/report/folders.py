@@ -33,10 +33,19 @@ RECIPE = {
 }
 PROMPTS = [
     ("def clamp(value, low, high):\n    return max(low, min(high, value))", "Return value limited to low and high."),
-    ("def first(iterable, default=None):\n    return next(iter(iterable), default)", "Return the first item of the iterable."),
-    ("def is_dir(self):\n    return self._stat is not None and S_ISDIR(self._stat.st_mode)", "Whether this path is a directory."),
+    (
+        "def first(iterable, default=None):\n    return next(iter(iterable), default)",
+        "Return the first item of the iterable.",
+    ),
+    (
+        "def is_dir(self):\n    return self._stat is not None and S_ISDIR(self._stat.st_mode)",
+        "Whether this path is a directory.",
+    ),
     ("def flatten(rows):\n    return [cell for row in rows for cell in row]", "Flatten one level of nesting."),
-    ("def close(self):\n    self._file.close()\n    self._closed = True", "Close the file. May be called more than once."),
+    (
+        "def close(self):\n    self._file.close()\n    self._closed = True",
+        "Close the file. May be called more than once.",
+    ),
     ("def median(data):\n    data = sorted(data)\n    ...", "Return the median (middle value) of numeric data."),
     ("def unquote(string):\n    ...", "Replace %xx escapes by their single-character equivalent."),
     ("def walk(node):\n    ...", "Recursively yield all descendant nodes in the tree starting at node."),
@@ -85,7 +94,9 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
         loss = 1.9 + 0.56 * math.exp(-5 * step / count) + 0.0009 * max(0, step - 175)
         when = "before" if step == 0 else "during"
         scores = {"nats_per_token": score(loss, 0.05, 240, signature)}
-        made.append({"stage": 0, "step": step, "when": when, "data": "validation", "kind": "perplexity", "scores": scores})
+        made.append(
+            {"stage": 0, "step": step, "when": when, "data": "validation", "kind": "perplexity", "scores": scores}
+        )
     losses = {"before": 2.412, "after": 1.871}
     rouges = {"before": 0.118, "after": 0.312}
     for when in ("before", "after"):
@@ -97,7 +108,9 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
         }
         generation = {
             "rouge_l": score(rouges[when], 0.021, 200, "rouge-score 0.1.2, stemmer off, greedy, 64 tokens"),
-            "exact_match": score(0.0 if when == "before" else 0.045, 0.0 if when == "before" else 0.028, 200, "nfc, strip"),
+            "exact_match": score(
+                0.0 if when == "before" else 0.045, 0.0 if when == "before" else 0.028, 200, "nfc, strip"
+            ),
         }
         samples = [
             {
@@ -126,7 +139,13 @@ def done(count: int = 240) -> Files:
         "seconds": 2018.4,
         "command": ["mingshi", "train", "recipes/docstrings.yaml", "--set", "stages.0.batch=16"],
         "recipe": RECIPE,
-        "versions": {"mingshi": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu", "transformers": "5.23.0", "peft": "0.21.2"},
+        "versions": {
+            "mingshi": "0.1.0",
+            "python": "3.11.7",
+            "torch": "2.13.0+cpu",
+            "transformers": "5.23.0",
+            "peft": "0.21.2",
+        },
         "code": {"commit": "9f2c1e07c1d2a3b44c55d66e77f8899aabbccdde", "dirty": False, "sha256": "c0ffee" + "0" * 58},
         "machine": {"system": "Linux-6.1-x86_64", "processor": "Xeon, 2 cores", "memory_gib": 23.4, "device": "cpu"},
         "seed": 0,
@@ -139,7 +158,13 @@ def done(count: int = 240) -> Files:
         "summary": {
             "stages": [{"best_step": 175, "steps": count, "stopped_early": False}],
             "differences": {
-                "perplexity.nats_per_token": {"value": -0.541, "low": -0.602, "high": -0.483, "count": 480, "signature": ""},
+                "perplexity.nats_per_token": {
+                    "value": -0.541,
+                    "low": -0.602,
+                    "high": -0.483,
+                    "count": 480,
+                    "signature": "",
+                },
                 "perplexity.perplexity": {"value": -4.66, "low": -5.31, "high": -4.02, "count": 480, "signature": ""},
                 "generation.rouge_l": {"value": 0.194, "low": 0.17, "high": 0.219, "count": 200, "signature": ""},
                 "generation.exact_match": {"value": 0.045, "low": 0.02, "high": 0.075, "count": 200, "signature": ""},
@@ -158,7 +183,11 @@ def done(count: int = 240) -> Files:
                 "used": 2025,
                 "rejected": {"too_long": 11, "missing_field": 4, "bad_json": 1},
                 "examples": [
-                    {"line": 88, "reason": "bad_json", "detail": "Not JSON: expected a comma at column 301. Mend the line."},
+                    {
+                        "line": 88,
+                        "reason": "bad_json",
+                        "detail": "Not JSON: expected a comma at column 301. Mend the line.",
+                    },
                     {"line": 417, "reason": "missing_field", "detail": "There is no output. Add one, or drop the row."},
                     {"line": 902, "reason": "too_long", "detail": "1,533 tokens; the limit is 512. Raise max_length."},
                 ],
@@ -263,14 +292,15 @@ def hostile(payloads: list[str]) -> Files:
     for name in files:
         files[name] = poisoned(files[name])
     sources = files["data.json"]["sources"]
-    sources[0]["rejected"] = {payload: 1 for payload in payloads}
+    sources[0]["rejected"] = dict.fromkeys(payloads, 1)
     files["run.json"]["model"]["files"] = {payload: payload for payload in payloads}
     files["run.json"]["versions"] = {payload: payload for payload in payloads}
     files["run.json"]["summary"]["differences"] = {}
     for entry in files["evals.jsonl"]:
         entry["scores"] |= {payload: score(0.5, 0.1, 10, payload) for payload in payloads}
     files["evals.jsonl"][-1]["samples"] = [
-        {"prompt": payload, "prediction": payload, "reference": payload, "scores": {payload: 0.5}} for payload in payloads[:8]
+        {"prompt": payload, "prediction": payload, "reference": payload, "scores": {payload: 0.5}}
+        for payload in payloads[:8]
     ]
     return files
 
