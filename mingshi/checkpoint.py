@@ -154,7 +154,7 @@ def verify(path: Path) -> Manifest:
 
 
 def ensure_space(folder: Path, *, bytes: int, keep: int = 2) -> None:
-    """Refuse with `ResourceError` unless `keep + 1` checkpoints of `bytes` fit: the kept ones and the one in writing."""
+    """Refuse with `ResourceError` unless `keep + 1` checkpoints of `bytes` fit: the kept ones and one in writing."""
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free, needed = shutil.disk_usage(place).free, (keep + 1) * bytes
     if free < needed:
@@ -338,7 +338,7 @@ def _sweep(folder: Path, run: str) -> None:
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder in use; it goes with the process. Without locks nothing is written and nothing swept."""
+    """Hold the lock of a folder in use; it goes with the process. Without locks nothing is written or swept."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -249,7 +249,7 @@ def evaluate(
     from mingshi.evaluate import as_json, summary_lines
     from mingshi.use import measure, open_model
 
-    evaluators = [Perplexity(), *([Generation(limit=limit, max_new_tokens=max_new_tokens)] if generation else [])]
+    evaluators: list[Perplexity | Generation] = [Perplexity(), *([Generation(limit=limit, max_new_tokens=max_new_tokens)] if generation else [])]
     with _terminal() as display:
         scores = measure(open_model(model, template=template), DataSource(path=str(data)), evaluators, display=display)
     if json:

@@ -16,14 +16,14 @@ import torch
 from mingshi.data.plan import Plan, micro_batches
 from mingshi.errors import DivergedError
 from mingshi.optim import Optimiser, learning_rate
-from mingshi.types import Batch, Objective, Sample, Step
+from mingshi.types import Batch, Network, Objective, Sample, Step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """All that a stage's training needs, and nothing of where it came from."""
 
-    network: torch.nn.Module
+    network: Network
     objective: Objective
     companion: Any
     samples: Sequence[Sample]
@@ -85,7 +85,7 @@ def _accumulate(work: Work, batches: Sequence[tuple[Batch, int]], weight: float)
     for batch, seed in batches:
         torch.manual_seed(seed % (2**63))
         loss = work.objective.loss(work.network, batch, work.companion)
-        (loss.sum / weight).backward()
+        torch.autograd.backward(loss.sum / weight)
         work.optimiser.gather()
         total += float(loss.sum.detach())
         for name, value in loss.metrics.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from mingshi.data.formats import DataSource, read
@@ -26,10 +27,10 @@ def preview(recipe: Recipe, *, rows: int = 5, longest: bool = False) -> list[dic
     stage = recipe.stages[0]
     shown: list[dict[str, Any]] = []
     for source in stage.data:
-        outcomes = (_shown(example, text, recipe) for example in _examples(source))
+        outcomes: Iterable[dict[str, Any]] = (_shown(example, text, recipe) for example in _examples(source))
         if longest:
-            outcomes = iter(sorted(outcomes, key=lambda row: -len(row.get("tokens", ()))))
-        shown.extend(row for row, _ in zip(outcomes, range(rows), strict=False))
+            outcomes = sorted(outcomes, key=lambda row: -len(row.get("tokens", ())))
+        shown.extend(islice(outcomes, rows))
     return shown
 
 
@@ -96,7 +97,7 @@ def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
 
 
 def network_shape(recipe: Recipe) -> dict[str, int]:
-    """Numbers of weights, from the configuration alone: the body's matrices, the head's, all of them; and the widths."""
+    """Numbers of weights, from the configuration alone: all, the body's and the head's; and the widths."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -164,10 +164,7 @@ def _assign(values: Any, assignment: str) -> None:
     place = values
     try:
         for key in keys[:-1]:
-            if isinstance(place, list):
-                place = place[int(key)]
-            else:
-                place = place.setdefault(key, {})
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
         value = YAML(typ="safe", pure=True).load(text)
         if isinstance(place, list):
             place[int(keys[-1])] = value

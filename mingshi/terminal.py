@@ -14,6 +14,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -50,7 +51,7 @@ class Terminal:
         live = self.console.is_terminal or self.console.is_jupyter
         self.progress = Progress(*columns, *times, console=self.console, transient=True, disable=not live)
         self.live = live
-        self.training: int | None = None
+        self.training: TaskID | None = None
 
     def __enter__(self) -> Terminal:
         self.progress.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mingshi.model.load import Model, Text
 
+Network = Any  # a transformers model: its classes are made at run time and carry no types
 Columns = np.ndarray  # one-dimensional, of the type that its field names
 
 
@@ -99,8 +100,12 @@ class Rendered:
 class Template(Protocol):
     """The one owner of prompts and masks; training, evaluation and chat all ask it."""
 
-    name: str
-    stop: tuple[int, ...]  # tokens that end a turn; generation stops at them
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Tokens that end a turn; generation stops at them."""
 
     def render(
         self,
@@ -158,8 +163,8 @@ class Loss:
 class Objective(Protocol):
     """One meaning of training; its fields are its hyper-parameters."""
 
-    accepts: tuple[type[Example], ...]
-    additive: bool  # may a step be cut into micro-batches
+    accepts: ClassVar[tuple[type[Example], ...]]
+    additive: ClassVar[bool]  # may a step be cut into micro-batches
 
     def encode(self, example: Example, model: Text) -> Sample | Reject | list[Sample]: ...
 
@@ -167,7 +172,7 @@ class Objective(Protocol):
 
     def companion(self, model: Model) -> Any: ...
 
-    def loss(self, network: torch.nn.Module, batch: Batch, companion: Any) -> Loss: ...
+    def loss(self, network: Network, batch: Batch, companion: Any) -> Loss: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

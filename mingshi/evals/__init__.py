@@ -14,7 +14,7 @@ from mingshi.evals.generation import Generation
 from mingshi.evals.perplexity import Perplexity
 from mingshi.types import Score, Scores
 
-__all__ = ["EVALS", "compare"]
+__all__ = ["EVALS", "Generation", "Perplexity", "compare"]
 
 EVALS: Mapping[str, type[Perplexity | Generation]] = {"perplexity": Perplexity, "generation": Generation}
 

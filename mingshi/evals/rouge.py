@@ -56,6 +56,6 @@ def _one_sentence_a_line(text: str) -> str:
 @cache
 def _scorer() -> Any:
     # Imported late: it brings nltk, which `mingshi --help` need not wait for.
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+    from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(list(KINDS), tokenizer=Tokens())

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import betaincinv, ndtr, ndtri  # type: ignore[import-untyped]
+from scipy.special import betaincinv, ndtr, ndtri
 
 from mingshi.types import Score
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from mingshi.errors import ModelError
-from mingshi.types import Settings
+from mingshi.types import Network, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ Adapter = Annotated[Full | Lora, Field(discriminator="kind")]
 ADAPTERS = {"full": Full, "lora": Lora}
 
 
-def _linears(network: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+def _linears(network: Network) -> list[tuple[str, torch.nn.Module]]:
     import torch
 
     head = network.get_output_embeddings()
@@ -93,14 +93,14 @@ def _linears(network: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [(name, layer) for name, layer in layers if isinstance(layer, torch.nn.Linear) and layer is not head]
 
 
-def _missing_targets(network: torch.nn.Module, targets: str | tuple[str, ...]) -> list[str]:
+def _missing_targets(network: Network, targets: str | tuple[str, ...]) -> list[str]:
     if isinstance(targets, str):
         return []
     names = [name for name, _ in _linears(network)]
     return [target for target in targets if not any(name.rpartition(".")[2] == target for name in names)]
 
 
-def trainable(network: torch.nn.Module) -> tuple[int, int]:
+def trainable(network: Network) -> tuple[int, int]:
     """How many numbers train, and how many there are."""
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     return sum(count for count, trains in counts if trains), sum(count for count, _ in counts)

@@ -24,6 +24,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mingshi.types import Network
+
 NAME = "mingshi"
 BLOCK = 256  # queries in one item: longer segments would compute too much above the diagonal
 PADDED_ROWS = 8  # of the fallback, in one call
@@ -218,7 +220,8 @@ def attention_forward(
     if packed is None:
         if rest.get("softcap") is not None:
             return _capped(query, key, value, attention_mask, scaling=rest["scaling"], softcap=rest["softcap"]), None
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+        return plain
     output = packed_attention(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
@@ -260,7 +263,7 @@ def register() -> None:
 
 
 def packed_hidden(
-    network: torch.nn.Module, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
+    network: Network, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
 ) -> torch.Tensor:
     """The last hidden states `[T, W]` of a stream, without the language-model head.
 
@@ -278,7 +281,7 @@ def packed_hidden(
 
 
 def padded_hidden(
-    network: torch.nn.Module, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
+    network: Network, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
 ) -> torch.Tensor:
     """The same `[T, W]` for a network whose attention cannot be packed: one padded row per segment, prefix repeated.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mingshi.model import attention
-from mingshi.types import Batch
+from mingshi.types import Batch, Network
 
 CHUNK_BYTES = 64 << 20  # of float32 logits; enough rows for a full-speed product, little against the activations
 
@@ -36,7 +36,7 @@ class Head:
         return logits
 
 
-def head_of(network: torch.nn.Module) -> Head:
+def head_of(network: Network) -> Head:
     """The head of a transformers causal language model, with what its configuration does to logits."""
     settings = network.config.get_text_config().to_dict()
     linear = network.get_output_embeddings()
@@ -49,7 +49,7 @@ def head_of(network: torch.nn.Module) -> Head:
     )
 
 
-def token_log_probabilities(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def token_log_probabilities(network: Network, batch: Batch) -> torch.Tensor:
     """Natural-log probability of every prediction of a batch, `[M]` float32, the head run on their rows alone."""
     packs = network.config._attn_implementation == attention.NAME
     hidden_states = attention.packed_hidden if packs else attention.padded_hidden
@@ -68,7 +68,8 @@ def log_probabilities(hidden_MW: torch.Tensor, target_M: torch.Tensor, head: Hea
     if head.softcap is not None or head.scale != 1.0:
         return _plain(hidden_MW, target_M, head)
     bias = head.bias if head.bias is not None else hidden_MW.new_empty(0)
-    return _ChunkedLogProbabilities.apply(hidden_MW, target_M, head.weight, bias)
+    logp_M: torch.Tensor = _ChunkedLogProbabilities.apply(hidden_MW, target_M, head.weight, bias)  # type: ignore[no-untyped-call]
+    return logp_M
 
 
 def _plain(hidden_MW: torch.Tensor, target_M: torch.Tensor, head: Head) -> torch.Tensor:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear as LoraLayer
 
+from mingshi.types import Network
+
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
@@ -48,7 +50,7 @@ class _LoraLinear(torch.autograd.Function):
         return x_gradient, None, None, down_gradient, up_gradient, None
 
 
-def _forward(layer: LoraLayer, original: Any, x: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+def _forward(layer: Any, original: Any, x: torch.Tensor, *rest: Any, **named: Any) -> Any:
     (adapter,) = layer.active_adapters
     plain = not (rest or named or layer.disable_adapters or layer.merged)
     dropout = layer.lora_dropout[adapter]
@@ -57,11 +59,12 @@ def _forward(layer: LoraLayer, original: Any, x: torch.Tensor, *rest: Any, **nam
     base = layer.get_base_layer()
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     flat = x.reshape(-1, x.shape[-1])
-    output = _LoraLinear.apply(flat, base.weight, base.bias, down, up, layer.scaling[adapter])
+    output = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+        flat, base.weight, base.bias, down, up, layer.scaling[adapter])
     return output.view(*x.shape[:-1], -1)
 
 
-def fuse(network: torch.nn.Module) -> int:
+def fuse(network: Network) -> int:
     """Give every plain LoRA linear of `network` the single operation; returns how many there were."""
     count = 0
     for layer in network.modules():

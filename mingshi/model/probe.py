@@ -1,8 +1,8 @@
 """Is a network's packed computation its plain one? Asked of every model when it is loaded.
 
 The question is about the architecture's code, so a small copy answers it exactly: the model's own first layers, one of
-every kind that it has, in float32, over a vocabulary of a few tokens. In the model's own bfloat16 the answer would drown
-in rounding.
+every kind that it has, in float32, over a vocabulary of a few tokens. In the model's own bfloat16 the answer would
+drown in rounding.
 """
 
 from __future__ import annotations

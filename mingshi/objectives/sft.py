@@ -9,11 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from mingshi.data.plan import pack
-from mingshi.types import Batch, Chat, Example, Loss, Reject, Rendered, Sample, Settings
+from mingshi.types import Batch, Chat, Example, Loss, Network, Reject, Rendered, Sample, Settings
 
 if TYPE_CHECKING:
-    import torch
-
     from mingshi.model.load import Model, Text
 
 
@@ -81,7 +79,7 @@ class Sft(Settings):
         """Nothing frozen stands beside this objective."""
         return None
 
-    def loss(self, network: torch.nn.Module, batch: Batch, companion: Any) -> Loss:
+    def loss(self, network: Network, batch: Batch, companion: Any) -> Loss:
         from mingshi.model.logprob import token_log_probabilities
 
         return Loss(sum=-(token_log_probabilities(network, batch) * batch.weights).sum())

@@ -159,7 +159,8 @@ def _unique(examples: Iterable[Example | Reject]) -> Iterator[Example | Reject]:
 def _all_good(examples: Iterable[Example | Reject], name: str) -> Iterator[Example]:
     problems: list[Problem] = []
     bad = total = 0
-    for total, example in enumerate(examples, start=1):
+    for example in examples:
+        total += 1
         if isinstance(example, Reject):
             bad += 1
             if len(problems) < LISTED:

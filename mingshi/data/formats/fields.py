@@ -188,7 +188,7 @@ def word(value: Any, field: str) -> str:
 
 
 def prompt_group(prompt: Iterable[str]) -> str:
-    """A hash of what is asked, blind to case, width (NFKC) and spaces: the same question stays on one side of a split."""
+    """A hash of what is asked, blind to case, width (NFKC) and spaces: one question stays on one side of a split."""
     normal = " ".join(unicodedata.normalize("NFKC", "\n".join(prompt)).casefold().split())
     return blake2b(normal.encode(), digest_size=12).hexdigest()
 
