@@ -5,28 +5,123 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from benchmarks.task import Outcome, Task
+import numpy as np
+import peft
+import torch
+from safetensors.torch import load_file
+
+import mingshi
+from benchmarks.rows import Row, fingerprint, read_rows
+from benchmarks.task import Outcome, Task, resident_bytes
+from mingshi.loop import Work, train
+from mingshi.model.adapters import Lora
+from mingshi.model.load import load
+from mingshi.objectives import Sft
+from mingshi.optim import Optim, Optimiser
+from mingshi.recipe import Recipe
+from mingshi.types import Sample, Step
 
 
-def run_ours(task: Task) -> Outcome:
-    """Train `task` through the public interface.
+def sample(row: Row, name: str) -> Sample:
+    """A row as the objective would encode it: a prediction for each token of the mask."""
+    mask = np.asarray(row.mask, dtype=bool)
+    mask[:1] = False
+    target = np.flatnonzero(mask)
+    tokens = np.asarray(row.tokens, dtype=np.int32)
+    return Sample(
+        tokens=tokens,
+        segments=np.array([[0, len(tokens), -1]], dtype=np.int32),
+        source=(target - 1).astype(np.int32),
+        target=tokens[target],
+        weight=np.ones(len(target), dtype=np.float32),
+        sequence=np.zeros(len(target), dtype=np.int32),
+        id=name,
+    )
 
-    For the comparison to hold: LoRA on every linear layer but the head, started from `task.adapter` (a PEFT folder:
-    rank, alpha and weights); `task.rows` in file order (rows.read_rows), `task.batch` a step, for warm_up + steps
-    steps; AdamW (0.9, 0.999, 1e-8, decay 0), constant `task.learning_rate`, `task.clip`; no evaluation, no checkpoint.
-    `seconds` are from one step's end to the next, the first from the start of training; `loaded_bytes` is
-    resident_bytes() before the first step, `peak_bytes` resident_bytes("VmHWM") after the last; `fingerprint` is made
-    from what was collated; `processed` equals `real` where nothing is padded.
-    """
-    raise NotImplementedError("the engine is wired in here")
+
+class InOrder:
+    """A plan that takes the rows as they stand in the file."""
+
+    def __init__(self, steps: int, batch: int):
+        self.steps, self.batch, self.steps_per_epoch = steps, batch, steps
+
+    def indices(self, step: int) -> np.ndarray:
+        return np.arange(step * self.batch, (step + 1) * self.batch)
+
+
+def work(task: Task, samples: Sequence[Sample], *, stream: int) -> Work:
+    """The task as the loop takes it, LoRA weights set to those of the task."""
+    model = load(task.model)
+    saved = json.loads((Path(task.adapter) / "adapter_config.json").read_text())
+    Lora(rank=saved["r"], alpha=saved["lora_alpha"]).attach(model, seed=0)
+    weights = load_file(Path(task.adapter) / "adapter_model.safetensors")
+    result: Any = peft.set_peft_model_state_dict(model.adapter, weights)
+    if result.unexpected_keys or any("lora_" in key for key in result.missing_keys):
+        raise ValueError("the adapter of the task does not fit the model's modules")
+    return Work(
+        network=model.network,
+        objective=Sft(),
+        companion=None,
+        samples=samples,
+        plan=InOrder(task.warm_up + task.steps, task.batch),
+        optimiser=Optimiser(model.network.named_parameters(), Optim(schedule="constant", warmup=0, clip=task.clip)),
+        peak=task.learning_rate,
+        budget=stream,
+        device=model.device,
+        seed=0,
+    )
+
+
+def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default) -> Outcome:
+    """Train the task. `seconds` are from one step's end to the next, the first from the start of training."""
+    rows = read_rows(Path(task.rows))
+    samples = [sample(row, str(number)) for number, row in enumerate(rows)]
+    prepared = work(task, samples, stream=stream)
+    before = {weight.name: weight.master.detach().clone() for weight in prepared.optimiser.weights}
+    loaded = resident_bytes()
+    times, steps = [time.perf_counter()], list[Step]()
+    for step in train(prepared):
+        steps.append(step)
+        times.append(time.perf_counter())
+    changes = [float((weight.master - before[weight.name]).abs().max()) for weight in prepared.optimiser.weights]
+    return Outcome(
+        fingerprint=fingerprint(_seen(prepared)),
+        seconds=[end - start for start, end in zip(times, times[1:], strict=False)],
+        real=[step.tokens for step in steps],
+        processed=[step.tokens for step in steps],
+        trained=[step.trained for step in steps],
+        losses=[step.loss for step in steps],
+        gradient_norms=[step.gradient_norm for step in steps],
+        change=max(changes),
+        loaded_bytes=loaded,
+        peak_bytes=resident_bytes("VmHWM"),
+        versions={"mingshi": mingshi.__version__, "torch": torch.__version__},
+        settings={"stream": str(stream)},
+    )
+
+
+def _seen(prepared: Work) -> list[tuple[list[int], list[int]]]:
+    """Tokens and masks of every row, read back from what the objective collates."""
+    seen = []
+    for sample in prepared.samples:
+        batch = prepared.objective.collate([sample], "cpu")
+        mask = [0] * len(batch.tokens)
+        for place in (batch.source + 1).tolist():
+            mask[place] = 1
+        seen.append((batch.tokens.tolist(), mask))
+    return seen
 
 
 def main() -> None:
     """Read the task from the command line."""
-    task = Task(**json.loads(sys.argv[1]))
+    task, options = Task(**json.loads(sys.argv[1])), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     with contextlib.redirect_stdout(sys.stderr):
-        outcome = run_ours(task)
+        outcome = run_ours(task, **options)
     print(outcome.dumps())
 
 

@@ -17,9 +17,13 @@ from typing import Any
 import peft
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.rows import Row, fingerprint, trained_share, write_rows
+from mingshi.data.formats import DataSource, read
+from mingshi.model.load import load_text
+from mingshi.objectives import Sft
+from mingshi.types import Reject, Sample
 
 RANK, ALPHA = 16, 32
 
@@ -60,33 +64,17 @@ def prepare(request: Request) -> dict[str, Any]:
     }
 
 
-# ---- the engine's place: rows as its own template and objective encode them belong here ----
 def render(data: Path, model: str) -> Iterator[Row]:
-    """Every row of a JSON-lines file as a dialogue under the model's own template; the answer and its end count."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    for line in data.read_text().splitlines():
-        question, answer = _dialogue(json.loads(line))
-        prompt = _template(tokenizer, question, add_generation_prompt=True)
-        tokens = _template(tokenizer, [*question, answer])
-        if tokens[: len(prompt)] != prompt:
-            raise ValueError(f"{data}: the template renders a prompt differently before an answer")
-        end = max(index for index, token in enumerate(tokens) if token == tokenizer.eos_token_id) + 1
-        yield Row(tokens=tuple(tokens[:end]), mask=(0,) * len(prompt) + (1,) * (end - len(prompt)))
-
-
-def _template(tokenizer: Any, messages: list[dict[str, str]], **options: bool) -> list[int]:
-    return list(tokenizer.apply_chat_template(messages, return_dict=False, **options))
-
-
-def _dialogue(record: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, str]]:
-    if "messages" in record:
-        return record["messages"][:-1], record["messages"][-1]
-    question = "\n".join(filter(None, (record.get("prompt") or record.get("instruction"), record.get("input"))))
-    answer = record.get("completion") or record["output"]
-    return [{"role": "user", "content": question}], {"role": "assistant", "content": answer}
-
-
-# ---- end of the engine's place ----
+    """Every row of a file as this project's own template and objective encode it."""
+    text, objective = load_text(model), Sft(max_length=1 << 20)
+    for example in read(DataSource(path=str(data))):
+        sample = objective.encode(example, text) if not isinstance(example, Reject) else None
+        if not isinstance(sample, Sample):
+            raise ValueError(f"{data}: not every row makes one sample")
+        mask = [0] * len(sample.tokens)
+        for place in (sample.source + 1).tolist():
+            mask[place] = 1
+        yield Row(tokens=tuple(sample.tokens.tolist()), mask=tuple(mask))
 
 
 def write_adapter(model: str, folder: Path, seed: int) -> None:

@@ -20,6 +20,7 @@ from benchmarks.machine import Usage, facts, threads
 from benchmarks.roof import limit
 from benchmarks.summary import Summary, comparison, faults, note, summarise, table
 from benchmarks.task import BATCH, SETTINGS, Outcome, Task
+from mingshi.model.assets import asset_folder
 
 WORK = ROOT / "build" / "benchmarks"
 QUIET = 0.3  # load for each processor above which a measurement is refused
@@ -27,9 +28,8 @@ QUIET = 0.3  # load for each processor above which a measurement is refused
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    models = Path(os.environ.get("MINGSHI_CACHE", Path.home() / ".cache" / "mingshi")) / "models"
     line = argparse.ArgumentParser(prog="python -m benchmarks.sft", description=str(__doc__).splitlines()[0])
-    line.add_argument("--model", type=Path, default=models / "smollm2-135m", help="a folder in the Hub's layout")
+    line.add_argument("--model", type=Path, default=asset_folder("smollm2-135m"), help="a folder in the Hub's layout")
     line.add_argument("--data", type=Path, default=ROOT / "data" / "docstrings" / "train.jsonl", help="JSON lines")
     line.add_argument("--steps", type=int, default=20, help="optimiser steps timed, of 16 examples each")
     line.add_argument("--warm-up", type=int, default=3, help="steps run before them")

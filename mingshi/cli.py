@@ -177,6 +177,10 @@ def train(
     if json:
         _print_json(outcome.as_dict())
         return
+    from mingshi.evaluate import told
+
+    for name, score in outcome.scores["difference"].items():
+        _say(f"change  {name}  {told(score, signed=True)}")
     _say(f"run     {outcome.folder}")
     _say(f"report  {outcome.folder / 'report.html'}")
 

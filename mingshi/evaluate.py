@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,8 +105,12 @@ def summary_lines(label: str, scores: Scores) -> list[str]:
     return [f"{label}  {name:{width}}  {told(score)}" for name, score in scores.scores.items()]
 
 
-def told(score: Score) -> str:
-    return f"{score.value:.4f}  (95 % {score.low:.4f} to {score.high:.4f}, n={score.count})"
+def told(score: Score, *, signed: bool = False) -> str:
+    """A score for a person; without an interval where there is none (one item, or all alike)."""
+    form = "+.4f" if signed else ".4f"
+    if not math.isfinite(score.low):
+        return f"{score.value:{form}}  (n={score.count}, no interval)"
+    return f"{score.value:{form}}  (95 % {score.low:{form}} to {score.high:{form}}, n={score.count})"
 
 
 def as_json(score: Score) -> Mapping[str, Any]:

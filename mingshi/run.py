@@ -23,7 +23,7 @@ from mingshi.errors import MingshiError, Preempted
 from mingshi.evaluate import LOSS, Suite, as_json, told, validation_scores
 from mingshi.loop import Work, train
 from mingshi.model import export
-from mingshi.model.adapters import trainable
+from mingshi.model.adapters import fold, trainable
 from mingshi.model.load import Model, load
 from mingshi.notebook import report_frame
 from mingshi.optim import Optimiser
@@ -126,6 +126,8 @@ def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcom
     record.truncate_after(*_resume_point(record, len(stages)))
     suite.run(when="before", stage=0, step=0)
     standings = [_train_stage(context, number, prepared) for number, prepared in enumerate(stages)]
+    if model.changed:
+        fold(model)  # an adapter saved alone would lose what was merged before it, so the whole model is
     suite.run(when="after", stage=len(stages) - 1, step=standings[-1].best_step)
     _publish(context)
     differences = {name: as_json(score) for name, score in suite.differences().items()}
@@ -137,8 +139,7 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
     """Train one stage from its last checkpoint, or from the start, and leave the model with its best weights."""
     recipe, model, record = context.recipe, context.model, context.record
     stage = recipe.stages[number]
-    if number > 0:
-        recipe.stages[number - 1].adapter.merge(model)
+    fold(model)
     stage.adapter.attach(model, seed=recipe.seed)
     work = _work(context, stage, prepared)
     folder = record.folder / "checkpoints" / f"stage-{number}"

@@ -29,6 +29,7 @@ class Full(Settings):
     def attach(self, model: Model, *, seed: int) -> None:
         for parameter in model.network.parameters():
             parameter.requires_grad_(True)
+        model.changed = True
 
     def merge(self, model: Model) -> None:
         """Nothing stands beside the weights."""
@@ -68,7 +69,7 @@ class Lora(Settings):
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
             lora_dropout=self.dropout,
             target_modules=self.targets if isinstance(self.targets, str) else list(self.targets),
-            trainable_token_indices=list(model.text.new_tokens) or None,
+            trainable_token_indices=_new_rows(model.network, model.text.new_tokens) or None,
             task_type="CAUSAL_LM",
         )
         model.adapter = get_peft_model(model.network, settings)
@@ -76,13 +77,36 @@ class Lora(Settings):
 
     def merge(self, model: Model) -> None:
         """Fold the updates into the base; the network computes the same without them."""
-        if model.adapter is not None:
-            model.network = model.adapter.merge_and_unload(safe_merge=True)
-            model.adapter = None
+        fold(model)
 
 
 Adapter = Annotated[Full | Lora, Field(discriminator="kind")]
 ADAPTERS = {"full": Full, "lora": Lora}
+
+
+def fold(model: Model) -> None:
+    """Merge whatever adapter a model has, of an earlier stage or from its folder, before another is attached.
+
+    The base is then no longer the one that an adapter could be saved against.
+    """
+    if model.adapter is not None:
+        model.network = model.adapter.merge_and_unload(safe_merge=True)
+        model.adapter = None
+        model.changed = True
+
+
+def _new_rows(network: Network, tokens: tuple[int, ...]) -> dict[str, list[int]]:
+    """By layer name the rows that train for new tokens: the head's too, or a model could never write them.
+
+    A head that shares the embedding's weight follows it without being named.
+    """
+    if not tokens:
+        return {}
+    layers = [network.get_input_embeddings()]
+    head = network.get_output_embeddings()
+    if head.weight is not layers[0].weight:
+        layers.append(head)
+    return {name: list(tokens) for name, layer in network.named_modules() if any(layer is one for one in layers)}
 
 
 def _linears(network: Network) -> list[tuple[str, torch.nn.Module]]:

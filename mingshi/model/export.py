@@ -99,7 +99,8 @@ def _write_weights(model: Model, folder: Path) -> None:
     if model.adapter is not None:
         (settings,) = model.adapter.peft_config.values()
         settings.base_model_name_or_path = base_name(model)
-        model.adapter.save_pretrained(folder, safe_serialization=True)
+        # Left to itself peft asks the Hub for the base, and writes whole embeddings where rows for new tokens were added.
+        model.adapter.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     else:
         network.generation_config.eos_token_id = sorted(model.template.stop)
         network.generation_config.do_sample = False

@@ -47,6 +47,7 @@ class Model:
     network: Any  # a transformers causal language model; adapter layers, if any, are in it
     folder: Path | None  # None: straight from the Hub's cache
     adapter: Any = None  # peft's wrapper of the same network, which saves and merges
+    changed: bool = False  # the weights are no longer those of the folder: an adapter alone would not bring them back
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -90,7 +91,8 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     model.notes.extend(f"The template {note}." for note in template_notes(text.template))
     gap = probe(network)
     if gap is not None:
-        network.set_attn_implementation("sdpa")
+        capped = network.config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
+        network.set_attn_implementation("eager" if capped else "sdpa")  # sdpa knows no soft cap
         model.notes.append(f"Packed attention does not fit this model ({gap}): padded batches are used, slower.")
     _fit_embeddings(model)
     if place != base:

@@ -40,10 +40,12 @@ def head_of(network: Network) -> Head:
     """The head of a transformers causal language model, with what its configuration does to logits."""
     settings = network.config.get_text_config().to_dict()
     linear = network.get_output_embeddings()
+    # peft wraps a head whose new rows train: the wrapper knows the weight with them in it, and only that
+    plain = linear if isinstance(linear, torch.nn.Linear) else linear.original_module
     scale = settings.get("logit_scale") or 1.0
     return Head(
         weight=linear.weight,
-        bias=linear.bias,
+        bias=plain.bias,
         softcap=settings.get("final_logit_softcapping"),
         scale=scale / (settings.get("logits_scaling") or 1.0),
     )
