@@ -19,7 +19,7 @@ from mingshi import checkpoint
 from mingshi.card import model_card
 from mingshi.data.plan import Plan
 from mingshi.display import Display, Silent, Watched
-from mingshi.errors import MingshiError, Preempted
+from mingshi.errors import MingshiError, Preempted, ResourceError
 from mingshi.evaluate import LOSS, Suite, as_json, told, validation_scores
 from mingshi.loop import Work, train
 from mingshi.model import export
@@ -103,16 +103,24 @@ def execute(
     with Stop() as stop, record:
         try:
             outcome = _run(recipe, record, stop, Watched(display or Silent(), stop))
-        except MingshiError as error:
-            status = {5: "diverged", 75: "preempted"}.get(error.exit_code, "failed")
-            record.finish(status, {"error": str(error)})
-            write_report(folder, language=language)
-            raise
         except Exception as error:
-            record.finish("failed", {"error": f"{type(error).__name__}: {error}"})
-            raise
+            ours = error if isinstance(error, MingshiError) else _out_of_memory(error, recipe)
+            status = {5: "diverged", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
+            record.finish(status, {"error": str(ours) if ours else f"{type(error).__name__}: {error}"})
+            write_report(folder, language=language)
+            if ours is None or ours is error:
+                raise
+            raise ours from error
     write_report(folder, language=language)
     return outcome
+
+
+def _out_of_memory(error: Exception, recipe: Recipe) -> ResourceError | None:
+    """torch has a type for this on CUDA; on the processor only its allocator's words."""
+    if not (isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)):
+        return None
+    mend = f"Set `stream` below {recipe.stream} (it does not change the result), or train with an adapter, and --resume."
+    return ResourceError("the memory does not suffice for one stream", mend)
 
 
 def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcome:
@@ -168,6 +176,9 @@ def _work(context: Context, stage: Stage, prepared: Prepared) -> Work:
     network = context.model.network
     trains, whole = trainable(network)
     context.display.say(f"{trains:,} of {whole:,} weights train ({trains / whole:.2%})")
+    context.record.update(model=context.record.fields["model"] | {"trainable": trains})
+    # A master and two moments in float32 for each number that trains.
+    checkpoint.ensure_space(context.record.folder, bytes=12 * trains, keep=context.recipe.keep + 1)
     return Work(
         network=network,
         objective=stage.objective,
@@ -268,7 +279,7 @@ def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) 
     record.write_json("data.json", {"sources": ledger, "stages": told_stages})
     findings = [finding for prepared in stages for finding in prepared.findings]
     record.write_json("findings.json", [asdict(finding) for finding in findings])
-    record.update(model=model_facts(model), device=model.device)
+    record.update(name=record.folder.resolve().name, model=model_facts(model), device=model.device)
     for note in model.notes:
         context.display.say(note)
     for entry in ledger:

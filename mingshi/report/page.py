@@ -85,7 +85,7 @@ def render(run: RunData, *, language: str = "en") -> str:
         .get_template("page.html")
         .render(
             language=language,
-            title=str(run.run.get("id") or "–"),
+            title=str(run.run.get("name") or run.run.get("id") or "–"),
             status=status(run),
             verdict=verdict(run),
             asked=views.asked(run),

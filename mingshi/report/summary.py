@@ -17,7 +17,7 @@ from mingshi.report.words import PROPER_NAMES, WORDS, Both, either, figure, plac
 
 Record = Mapping[str, Any]
 
-LOWER_IS_BETTER = {"natspertoken", "perplexity", "bitsperbyte", "loss"}
+LOWER_IS_BETTER = {"natspertoken", "perplexity", "bitsperbyte", "loss", "empty", "unfinished", "noroom", "repetition"}
 HIGHER_IS_BETTER = {*PROPER_NAMES, "exactmatch", "accuracy"}
 HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "f1", "bleu", "chrf")  # at most two are in the verdict
 

@@ -254,6 +254,10 @@ WORDS: dict[str, Both] = {
     "metric.bitsperbyte": Both("bits per byte", "每字节比特数"),
     "metric.exactmatch": Both("exact match", "完全匹配率"),
     "metric.accuracy": Both("accuracy", "准确率"),
+    "metric.empty": Both("empty answers", "空回答占比"),
+    "metric.unfinished": Both("answers cut off", "未写完的回答占比"),
+    "metric.noroom": Both("prompts that fill the context", "占满上下文的提示占比"),
+    "metric.repetition": Both("repetition", "重复程度"),
     "unit.natspertoken": Both(" nats per token", " 奈特/词元"),
     # preview of tokens and weights
     "preview.title": Both("Tokens and what is trained on them", "词元与训练范围"),
