@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default)
     changes = [float((weight.master - before[weight.name]).abs().max()) for weight in prepared.optimiser.weights]
     return Outcome(
         fingerprint=fingerprint(_seen(prepared)),
-        seconds=[end - start for start, end in zip(times, times[1:], strict=False)],
+        seconds=[end - start for start, end in pairwise(times)],
         real=[step.tokens for step in steps],
         processed=[step.tokens for step in steps],
         trained=[step.trained for step in steps],

@@ -58,7 +58,7 @@ def recipe_for(
     for path in data:
         form, reason = detect(path)
         if say is not None:
-            say(f"{path}: {form} rows ({reason})")
+            say(reason)
         sources.append({"path": path, "format": form})
     values: dict[str, Any] = {
         "model": model,

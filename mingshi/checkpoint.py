@@ -32,9 +32,7 @@ from safetensors.torch import load_file, save_file
 from mingshi.errors import MingshiError, ModelError, Problem, ResourceError
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-STATE = "state.json"
-TENSORS = ".safetensors"
+MANIFEST, STATE, TENSORS = "manifest.json", "state.json", ".safetensors"
 REPLACED = ".replaced"  # a step that is being saved again keeps its older folder under this suffix until the new stands
 
 _LOG = logging.getLogger("mingshi.checkpoint")
@@ -82,7 +80,6 @@ def save(
     `step` counts over the whole run: a folder holds one line of steps. Kept are the `keep` newest, `best` and
     `resumed`. Checkpoints beyond `step` belong to a continuation that was given up, and are retired as well.
     Only one process may save into a folder; `Record`'s lock sees to that.
-
     Raises `ResourceError` if the disk refuses (the staging folder is removed, earlier checkpoints are intact) and
     `ModelError` if what was written does not read back.
     """
@@ -111,6 +108,12 @@ def save(
         raise
     _retire(folder, run=run, step=step, keep=keep, wanted={step, best, resumed})
     return target
+
+
+def tidy(folder: Path, *, run: str, step: int, keep: int = 2, best: int | None = None) -> None:
+    """What a save that was killed after its last rename had still to do: sweep, and retire older checkpoints."""
+    _sweep(folder, run)
+    _retire(folder, run=run, step=step, keep=keep, wanted={step, best})
 
 
 def load(path: Path) -> Checkpoint:
@@ -159,9 +162,8 @@ def ensure_space(folder: Path, *, bytes: int, keep: int = 2) -> None:
     free, needed = shutil.disk_usage(place).free, (keep + 1) * bytes
     if free < needed:
         what = f"{needed / 1e9:.2f} GB are needed for {keep} kept checkpoints and one in writing; {free / 1e9:.2f} free"
-        raise ResourceError(
-            Problem(file=str(folder), what=what, mend="Free some space, choose another `output` or keep fewer.")
-        )
+        mend = "Free some space, choose another `output` or keep fewer."
+        raise ResourceError(Problem(file=str(folder), what=what, mend=mend))
 
 
 def _state_bytes(state: Mapping[str, Any]) -> bytes:

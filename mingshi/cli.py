@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mingshi.errors import MingshiError, RecipeError
+from mingshi.ending import failed, leave_on_request
+from mingshi.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from mingshi.recipe import Recipe
@@ -19,11 +22,11 @@ if TYPE_CHECKING:
     from mingshi.terminal import Terminal
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Supervised learning of language models: fine-tune, evaluate, and show the evidence.",
+    epilog="With --debug, any command that fails shows where.",
 )
 
 RecipeArgument = Annotated[Path | None, typer.Argument(help="A recipe (YAML). Without one, give --model and --data.")]
@@ -39,19 +42,26 @@ HEAVY = ("train", "eval", "predict", "chat", "merge")  # commands that compute
 
 def main() -> None:
     """The console script: run a command and end with the exit code of what happened."""
-    arguments = sys.argv[1:]
-    if arguments and arguments[0] in HEAVY:
-        _restart_with_allocator()
+    arguments = [word for word in sys.argv[1:] if word != "--debug"] or ["--help"]
     try:
-        app(args=arguments, standalone_mode=False, prog_name="mingshi")
-    except MingshiError as error:
-        sys.exit(_failed(error, arguments))
+        _prepare(arguments[:1])
+        code = app(args=arguments, standalone_mode=False, prog_name="mingshi")
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
-    except typer.Exit as leaving:
-        sys.exit(leaving.exit_code)
+        code = 130
     except Exception as error:
-        sys.exit(_usage(error) or _ours(error, arguments))
+        code = failed(error, debug="--debug" in sys.argv)
+    sys.exit(code)
+
+
+def _prepare(command: Sequence[str]) -> None:
+    if command == ["train"]:
+        leave_on_request()
+    if command and command[0] in HEAVY:
+        _restart_with_allocator()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
 
 
 def _restart_with_allocator() -> None:
@@ -64,38 +74,8 @@ def _restart_with_allocator() -> None:
     if any(name in os.environ for name in ALLOCATOR):
         return
     os.environ.update(ALLOCATOR)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # heard by the new process
     os.execv(sys.executable, [sys.executable, "-m", "mingshi", *sys.argv[1:]])
-
-
-def _failed(error: MingshiError, arguments: Sequence[str]) -> int:
-    from mingshi.terminal import harmless
-
-    for problem in error.problems:
-        print(f"error: {harmless(str(problem))}", file=sys.stderr)
-    if len(error.problems) > 1:
-        print(f"{len(error.problems)} problems", file=sys.stderr)
-    if "--debug" in arguments:
-        raise error
-    return error.exit_code
-
-
-def _usage(error: Exception) -> int:
-    """typer's own complaint about arguments; 0 if this is none."""
-    message: Callable[[], str] | None = getattr(
-        error, "format_message", None
-    )  # click's exceptions, of whatever version
-    if message is None:
-        return 0
-    print(f"error: {message()} See mingshi --help.", file=sys.stderr)
-    return 2
-
-
-def _ours(error: Exception, arguments: Sequence[str]) -> int:
-    if "--debug" in arguments:
-        raise error
-    first = str(error).splitlines()[0] if str(error) else ""
-    print(f"error: a fault of ours: {type(error).__name__}: {first[:300]}. --debug shows where.", file=sys.stderr)
-    return 70
 
 
 def _print_json(value: Any) -> None:
@@ -146,6 +126,13 @@ def _language(asked: str) -> str:
     return asked or ("zh" if locale.startswith("zh") else "en")
 
 
+def _as_yaml(path: Path) -> str:
+    """A path as YAML that reads back as it stands, whatever characters it has: JSON is YAML."""
+    from json import dumps
+
+    return dumps(str(path))
+
+
 def _note(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -161,12 +148,12 @@ def train(
     sets: SetOption = None,
     lang: LanguageOption = "",
     json: JsonOption = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Train, evaluate, record and report."""
-    del debug
+    if recipe is not None and test:
+        raise RecipeError("a recipe and --test are both given", "Use --set test=[{path: …}] with a recipe.")
     if output is not None:
-        sets = [*(sets or []), f"output={output}"]
+        sets = [*(sets or []), f"output={_as_yaml(output)}"]
     chosen = _recipe(recipe, sets, model=model, data=data, fields={"test": [str(file) for file in test or ()]})
     from mingshi.run import execute
 
@@ -253,7 +240,9 @@ def evaluate(
     from mingshi.evaluate import as_json, summary_lines
     from mingshi.use import measure, open_model
 
-    evaluators: list[Perplexity | Generation] = [Perplexity(), *([Generation(limit=limit, max_new_tokens=max_new_tokens)] if generation else [])]
+    evaluators: list[Perplexity | Generation] = [Perplexity()]
+    if generation:
+        evaluators.append(Generation(limit=limit, max_new_tokens=max_new_tokens))
     with _terminal() as display:
         scores = measure(open_model(model, template=template), DataSource(path=str(data)), evaluators, display=display)
     if json:
@@ -298,9 +287,9 @@ def predict(
         )
     if json:
         _print_json(rows)
-        return
-    with output.open("wb") if output is not None else nullcontext(sys.stdout.buffer) as stream:
-        stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
+    if output is not None or not json:
+        with output.open("wb") if output is not None else nullcontext(sys.stdout.buffer) as stream:
+            stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
     if output is not None:
         _note(f"{len(rows)} answers written to {output}")
 
@@ -316,6 +305,8 @@ def chat(
     json: JsonOption = False,
 ) -> None:
     """Talk to a model, with the very template that it was trained with."""
+    if json and message is None:
+        raise RecipeError("--json gives one answer, and there is no question", "Give the question after the model.")
     from mingshi.types import Message
     from mingshi.use import Conversation, open_model
 
@@ -352,6 +343,8 @@ def merge(
 
     if precision not in ("bf16", "float32"):
         raise RecipeError(f"no precision {precision!r}", "Use bf16 or float32.")
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise RecipeError(Problem(file=str(output), what="is there already", mend="Choose another folder."))
     folder = trained_model(adapter) if (adapter / "run.json").is_file() else adapter
     proof = merged(folder, output, precision=torch.bfloat16 if precision == "bf16" else torch.float32)
     if json:
@@ -398,8 +391,10 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Write the run's report.html again from its record."""
+    from mingshi.record import read_run
     from mingshi.report.page import write_report
 
+    read_run(folder)  # refuses what is not a run
     page = write_report(folder, language=_language(lang))
     _print_json({"report": str(page)}) if json else _say(str(page))
 

@@ -45,7 +45,7 @@ def train(work: Work, *, start: int = 0) -> Iterator[Step]:
         began = time.perf_counter()
         chosen = [work.samples[int(index)] for index in work.plan.indices(number)]
         batches = list(_batches(work, chosen, number))
-        weight = math.fsum(batch.weight for batch, _ in batches)
+        weight = math.fsum(batch.weight for batch, _ in batches) or 1.0  # nothing to train on is a loss of zero
         total, sums = _accumulate(work, batches, weight)
         rate = learning_rate(work.optimiser.optim, peak=work.peak, step=number, steps=work.plan.steps)
         norm = work.optimiser.gradient_norm()

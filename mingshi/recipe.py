@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,8 @@ from mingshi.optim import Optim
 from mingshi.types import Settings
 
 MAX_BYTES = 1 << 20
+LARGEST = 2**53  # beyond it a float skips whole numbers
+SHOULD = "Input should be "  # pydantic's sentences begin so
 
 Evaluator = Annotated[Perplexity | Generation, Field(discriminator="kind")]
 Objective = Annotated[Sft, Field()]
@@ -41,7 +44,7 @@ class Stage(Settings):
     """One training run over one set of data; the next stage goes on from its weights."""
 
     data: tuple[DataSource, ...] = Field(min_length=1)
-    validation: tuple[DataSource, ...] | float = Field(default=0.05)
+    validation: tuple[DataSource, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Files, or the share of `data` (by group) that is held out; 0: none."""
     objective: Objective = Sft()
     adapter: Adapter = Lora()
@@ -51,7 +54,7 @@ class Stage(Settings):
     epochs: float | None = Field(default=None, gt=0)
     """How often the data is gone through; 1 where neither this nor `steps` is given."""
     steps: int | None = Field(default=None, ge=1)
-    evaluate: Literal["epoch"] | int = "epoch"
+    evaluate: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     """When the validation loss is measured: after every epoch, or every so many steps."""
     early_stopping: EarlyStopping | None = None
     checkpoint: int = Field(default=50, ge=1)
@@ -60,13 +63,9 @@ class Stage(Settings):
     @model_validator(mode="after")
     def _one_length(self) -> Stage:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("epochs and steps are both given. Keep one of them")
-        if isinstance(self.validation, float) and not 0 <= self.validation < 1:
-            raise ValueError("validation is a share of the rows: at least 0 and below 1, or a list of files")
-        if isinstance(self.evaluate, int) and self.evaluate < 1:
-            raise ValueError("evaluate is a number of steps: at least 1, or the word epoch")
+            raise ValueError("epochs and steps are both given. Keep one of them.")
         if self.early_stopping is not None and self.validation == 0:
-            raise ValueError("early_stopping needs a validation set. Give `validation` a share or files")
+            raise ValueError("early_stopping needs a validation set. Give `validation` a share or files.")
         return self
 
 
@@ -95,16 +94,46 @@ class Recipe(Settings):
 
 def parse(values: Mapping[str, Any], *, file: str = "recipe") -> Recipe:
     """A Recipe from plain values; RecipeError lists every mistake, each with its line where the text had one."""
+    problems = [_out_of_range(place, values, file) for place in _endless(values)]
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        details = [detail for detail in error.errors() if not _follows(detail)]
-        raise RecipeError([_problem(detail, values, file) for detail in details]) from None
+        problems += _problems(error.errors(), values, file)
+    if problems:
+        raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
+    return recipe
 
 
-def _follows(detail: Mapping[str, Any]) -> bool:
-    """pydantic calls a list too short when its items were wrong, which has been said already."""
-    return detail["type"] == "too_short" and bool(detail["input"])
+def _problems(details: Sequence[Any], values: Any, file: str) -> list[Problem]:
+    """One problem for each place: what the branches of a union say of the same value is one mistake."""
+    found: dict[str, list[Problem]] = {}
+    places = [_place(detail) for detail in details]
+    for detail, place in zip(details, places, strict=True):
+        deeper = any(other[: len(place)] == place and len(other) > len(place) for other in places)
+        if deeper and (_is_union_label(detail["loc"][-1]) or detail["type"] == "too_short"):
+            continue  # another branch fits, or the list's items were wrong, which is said already
+        problem = _problem(detail, place, values, file)
+        found.setdefault(problem.field, []).append(problem)
+    return [_joined(problems) for problems in found.values()]
+
+
+def _joined(problems: Sequence[Problem]) -> Problem:
+    first, *others = problems
+    return replace(first, what=" or ".join([first.what, *(each.what.removeprefix(SHOULD) for each in others)]))
+
+
+def _endless(values: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Places of numbers that nothing can be counted or multiplied by."""
+    pairs = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in pairs:
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            yield (*place, key)
+        yield from _endless(value, (*place, key))
+
+
+def _out_of_range(place: Sequence[Any], values: Any, file: str) -> Problem:
+    what = "is not a number that can be used"
+    return Problem(file=file, line=_line(values, place), field=".".join(map(str, place)), what=what)
 
 
 def read_recipe(path: str | Path, *, sets: Sequence[str] = ()) -> Recipe:
@@ -124,7 +153,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     yaml = YAML()
     yaml.default_flow_style = None
     with path.open("w", encoding="utf-8") as stream:
-        yaml.dump(recipe.model_dump(mode="json", exclude_none=True), stream)
+        yaml.dump(recipe.model_dump(mode="json"), stream)
 
 
 def _load(path: Path) -> CommentedMap:
@@ -140,8 +169,13 @@ def _load(path: Path) -> CommentedMap:
         values = yaml.load(text)
     except FileNotFoundError:
         raise RecipeError(Problem(file=str(path), what="there is no such recipe", mend="Check the path.")) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(Problem(file=str(path), what=f"cannot be read ({error})")) from None
+    except OSError as error:
+        raise RecipeError(Problem(file=str(path), what=f"cannot be read ({error.strerror})")) from None
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text (byte {error.start})"
+        raise RecipeError(Problem(file=str(path), what=what, mend="Save it as UTF-8.")) from None
+    except RecursionError:
+        raise RecipeError(Problem(file=str(path), what="nests too deep", mend="A recipe has five levels.")) from None
     except YAMLError as error:
         raise RecipeError(_yaml_problem(error, path)) from None
     if not isinstance(values, CommentedMap):
@@ -174,16 +208,23 @@ def _assign(values: Any, assignment: str) -> None:
         raise RecipeError(f"--set {name}: there is no such place in the recipe", "Count stages from 0.") from None
 
 
-def _problem(detail: Mapping[str, Any], values: Any, file: str) -> Problem:
-    place = [key for key in detail["loc"] if not _is_union_label(key)]
+def _place(detail: Mapping[str, Any]) -> list[Any]:
+    return [key for key in detail["loc"] if not _is_union_label(key)]
+
+
+def _problem(detail: Mapping[str, Any], place: Sequence[Any], values: Any, file: str) -> Problem:
     field = ".".join(map(str, place))
     if detail["type"] == "extra_forbidden":
         what = f"unknown key {str(place[-1])!r}"
         mend = _nearest(str(place[-1]), _fields(place[:-1], values))
     elif detail["type"] == "missing":
-        what, mend = "is missing", f"Add `{place[-1]}: …`."
+        what, mend = "is missing", "" if isinstance(place[-1], int) else f"Add `{place[-1]}: …`."
+    elif detail["type"] == "value_error":
+        what, _, mend = str(detail["msg"]).removeprefix("Value error, ").partition(". ")
+    elif detail["type"] == "too_short":
+        what, mend = "is empty", "Give it at least one item."
     else:
-        what = str(detail["msg"]).removeprefix("Value error, ")
+        what = str(detail["msg"]).replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
         mend = f"Not {str(detail['input'])[:40]!r}." if isinstance(detail["input"], str | int | float) else ""
     return Problem(file=file, line=_line(values, place), field=field, what=what, mend=mend)
 
@@ -193,7 +234,7 @@ def _is_union_label(key: Any) -> bool:
     return isinstance(key, str) and (key in _BRANCHES or "[" in key)
 
 
-_BRANCHES = {"lora", "full", "sft", "perplexity", "generation", "float", "int", "constrained-int"}
+_BRANCHES = {"lora", "full", "sft", "perplexity", "generation", "float", "int", "constrained-int", "constrained-float"}
 
 
 def _line(values: Any, place: Sequence[Any]) -> int | None:

@@ -152,7 +152,7 @@ class Record:
         _replace(self.folder / RUN, _line(self.fields, indent=True))
 
     def truncate_after(self, stage: int, step: int) -> None:
-        """Forget what was logged after the checkpoint that a run goes on from, later stages included, and half lines."""
+        """Forget what was logged after the checkpoint a run goes on from, later stages included, and half lines."""
         _keep_lines(self.folder / STEPS, lambda line: (line["stage"], line["number"]) <= (stage, step))
         kept = _keep_lines(self.folder / EVALS, lambda line: (line["stage"], line["step"]) <= (stage, step))
         self.update(scores={name: value for line in kept for name, value in _values(line).items()})

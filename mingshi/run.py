@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from mingshi.provenance import hash_folder
 from mingshi.recipe import Recipe, Stage
 from mingshi.record import Record, Run, read_run
 from mingshi.report.page import write_report
+from mingshi.resume import finished, recorded_scores, refuse_changes, sweep
 from mingshi.signals import Stop
 from mingshi.types import Score
 
@@ -97,17 +99,24 @@ def execute(
     display: Display | None = None,
     language: str = "en",
 ) -> Outcome:
-    """Carry out a recipe. Raises one of `mingshi.errors`; the run folder then says which, and `resume` goes on."""
+    """Carry out a recipe. Raises one of `mingshi.errors`; the run folder then says which, and `resume` goes on.
+
+    To resume a run that is done is no error: it comes back as it was recorded.
+    """
     folder, values = Path(recipe.output), recipe.model_dump(mode="json")
+    if resume and (run := finished(folder, values)):
+        return _finished(run, display or Silent(), language)
     record = Record.create(folder, recipe=values, command=command, resume=resume)
     with Stop() as stop, record:
+        sweep(folder)
         try:
             outcome = _run(recipe, record, stop, Watched(display or Silent(), stop))
         except Exception as error:
             ours = error if isinstance(error, MingshiError) else _out_of_memory(error, recipe)
             status = {5: "diverged", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
             record.finish(status, {"error": str(ours) if ours else f"{type(error).__name__}: {error}"})
-            write_report(folder, language=language)
+            with suppress(Exception):  # what ended the run is what must be told
+                write_report(folder, language=language)
             if ours is None or ours is error:
                 raise
             raise ours from error
@@ -119,8 +128,17 @@ def _out_of_memory(error: Exception, recipe: Recipe) -> ResourceError | None:
     """torch has a type for this on CUDA; on the processor only its allocator's words."""
     if not (isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)):
         return None
-    mend = f"Set `stream` below {recipe.stream} (it does not change the result), or train with an adapter, and --resume."
+    mend = f"Set `stream` below {recipe.stream}: it does not change the result. Or train with an adapter."
     return ResourceError("the memory does not suffice for one stream", mend)
+
+
+def _finished(run: Run, display: Display, language: str) -> Outcome:
+    from mingshi.use import open_model
+
+    display.say("This run is finished: there is nothing left to do")
+    sweep(run.folder)
+    write_report(run.folder, language=language)  # the process that finished may have been killed before this
+    return Outcome(folder=run.folder, status="done", scores=recorded_scores(run), model=open_model(run.folder))
 
 
 def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcome:
@@ -147,7 +165,6 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
     """Train one stage from its last checkpoint, or from the start, and leave the model with its best weights."""
     recipe, model, record = context.recipe, context.model, context.record
     stage = recipe.stages[number]
-    fold(model)
     stage.adapter.attach(model, seed=recipe.seed)
     work = _work(context, stage, prepared)
     folder = record.folder / "checkpoints" / f"stage-{number}"
@@ -259,7 +276,9 @@ def _restore(context: Context, work: Work, folder: Path) -> Standing:
 
 
 def _keep_best(context: Context, work: Work, folder: Path, standing: Standing) -> None:
-    """Put the weights of the lowest validation loss back, where they are not the last ones."""
+    """Put the weights of the lowest validation loss back, where they are not the last ones; nothing is saved after."""
+    best_step = standing.best_step or None
+    checkpoint.tidy(folder, run=context.record.id, step=standing.steps, keep=context.recipe.keep, best=best_step)
     if standing.best_step in (0, standing.steps):
         return
     best = checkpoint.load(folder / f"step-{standing.best_step:08d}")
@@ -275,11 +294,14 @@ def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) 
     """What is known before the first step: rows, tokens, findings, the model."""
     record, recipe, model = context.record, context.recipe, context.model
     ledger = [entry for prepared in stages for entry in prepared.ledger] + tests.ledger
+    facts = model_facts(model)
+    if record.resumed:
+        refuse_changes(record, sources=ledger, model=facts)
     told_stages = [prepared.summary(stage.objective) for prepared, stage in zip(stages, recipe.stages, strict=True)]
     record.write_json("data.json", {"sources": ledger, "stages": told_stages})
     findings = [finding for prepared in stages for finding in prepared.findings]
     record.write_json("findings.json", [asdict(finding) for finding in findings])
-    record.update(name=record.folder.resolve().name, model=model_facts(model), device=model.device)
+    record.update(name=record.folder.resolve().name, model=facts, device=model.device)
     for note in model.notes:
         context.display.say(note)
     for entry in ledger:

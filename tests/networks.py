@@ -94,7 +94,9 @@ def samples(lengths: list[int]) -> list[Sample]:
     return [sample(length, seed=number) for number, length in enumerate(lengths)]
 
 
-def work(net: Any, rows: list[Sample], *, batch: int, budget: int = 4096, steps: int | None = None, **optim: Any) -> Work:
+def work(
+    net: Any, rows: list[Sample], *, batch: int, budget: int = 4096, steps: int | None = None, **optim: Any
+) -> Work:
     """A stage over these rows in their own order."""
     per_epoch = -(-len(rows) // batch)
     plan = Plan(len(rows), batch, steps or per_epoch, 0, lambda epoch: np.arange(len(rows)))

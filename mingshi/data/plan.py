@@ -85,7 +85,7 @@ def pack(samples: Sequence[Sample], *, device: str) -> Batch:
 
     starts = np.cumsum([0] + [len(sample.tokens) for sample in samples])
     firsts = np.cumsum([0] + [len(sample.segments) for sample in samples])
-    sequences = np.cumsum([0] + [int(sample.sequence.max()) + 1 for sample in samples])
+    sequences = np.cumsum([0] + [int(sample.sequence.max(initial=0)) + 1 for sample in samples])
     segments = []
     for sample, start, first in zip(samples, starts, firsts, strict=False):
         moved = sample.segments.copy()

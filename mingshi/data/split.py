@@ -26,8 +26,8 @@ def split(examples: Iterable[Row], *, fraction: float, seed: int) -> tuple[list[
     """Training and held-out rows, each in the order given.
 
     Every group is held out with probability `fraction` (of groups, not of rows: n groups give `n fraction` of them,
-    with a standard deviation of `sqrt(n fraction (1 - fraction))`). Where there are two groups or more, each side gets at
-    least one: the group of the smallest hash is held out, that of the largest is trained. This alone looks at other
+    with a standard deviation of `sqrt(n fraction (1 - fraction))`). Where there are two groups or more, each side gets
+    at least one: the group of the smallest hash is held out, that of the largest is trained. This alone looks at other
     rows. Rejects go with the training rows, whose ledger counts them. Raises RecipeError for a fraction outside [0, 1).
     """
     if not 0 <= fraction < 1:

@@ -27,6 +27,7 @@ class Full(Settings):
         return 2e-5, "full fine-tuning moves every weight, so each moves little"
 
     def attach(self, model: Model, *, seed: int) -> None:
+        fold(model)
         for parameter in model.network.parameters():
             parameter.requires_grad_(True)
         model.changed = True
@@ -63,6 +64,7 @@ class Lora(Settings):
                 f"adapter.targets names {', '.join(missing)}, and the model has no such linear layer",
                 f"Its linear layers are {', '.join(known)}.",
             )
+        fold(model)
         torch.manual_seed(seed)
         settings = LoraConfig(
             r=self.rank,

@@ -95,19 +95,18 @@ def save(model: Model, folder: Path, *, facts: Mapping[str, Any], card: str) -> 
 
 
 def _write_weights(model: Model, folder: Path) -> None:
-    network = model.network
+    generation = model.network.generation_config
+    generation.eos_token_id = sorted(model.template.stop)
+    generation.do_sample = False
+    generation.temperature = generation.top_p = generation.top_k = None
     if model.adapter is not None:
         (settings,) = model.adapter.peft_config.values()
         settings.base_model_name_or_path = base_name(model)
-        # Left to itself peft asks the Hub for the base, and writes whole embeddings where rows for new tokens were added.
+        # Left to itself peft asks the Hub for the base, and writes whole embeddings where new tokens have rows.
         model.adapter.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        generation.save_pretrained(folder)  # an adapter has stop tokens of its own
     else:
-        network.generation_config.eos_token_id = sorted(model.template.stop)
-        network.generation_config.do_sample = False
-        network.generation_config.temperature = None
-        network.generation_config.top_p = None
-        network.generation_config.top_k = None
-        network.save_pretrained(folder)
+        model.network.save_pretrained(folder)
 
 
 def base_name(model: Model) -> str:
@@ -141,17 +140,24 @@ def verify(folder: Path) -> list[Check]:
     checks = [_file_check(folder, name, expected) for name, expected in saved["files"].items()]
     extra = sorted({path.name for path in folder.iterdir()} - set(saved["files"]) - {"mingshi.json"})
     checks.append(Check(name="no other files", passed=not extra, detail=", ".join(extra) or "none"))
-    text = load_text(folder, template="own", end_tokens=tuple(saved["stop"]))
-    for proof in saved["prompts"]:
-        tokens = text.template.prompt(messages_of([tuple(turn) for turn in proof["messages"]]))
-        passed = _sha256(_written(tokens)) == proof["sha256"]
-        detail = "the same tokens" if passed else "other tokens than at training time"
-        checks.append(Check(name=f"prompt: {proof['messages'][-1][1][:40]}", passed=passed, detail=detail))
-    template = text.template
+    try:
+        template = load_text(folder, template="own").template
+    except ModelError as error:
+        return [*checks, Check(name="template", passed=False, detail=str(error))]
+    checks.extend(_prompt_check(template, proof) for proof in saved["prompts"])
     same = sorted(template.stop) == saved["stop"]
     detail = f"{sorted(template.stop)}, recorded {saved['stop']}"
-    checks.append(Check(name="stop tokens", passed=same, detail=detail))
-    return checks
+    return [*checks, Check(name="stop tokens", passed=same, detail=detail)]
+
+
+def _prompt_check(template: ChatTemplate, proof: Mapping[str, Any]) -> Check:
+    name = f"prompt: {proof['messages'][-1][1][:40]}"
+    try:
+        tokens = template.prompt(messages_of([tuple(turn) for turn in proof["messages"]]))
+    except RowProblem as problem:
+        return Check(name=name, passed=False, detail=problem.detail)
+    passed = _sha256(_written(tokens)) == proof["sha256"]
+    return Check(name=name, passed=passed, detail="the same tokens" if passed else "other tokens than at training time")
 
 
 def _file_check(folder: Path, name: str, expected: str) -> Check:

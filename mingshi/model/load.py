@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -17,6 +18,7 @@ from mingshi.data.template import ChatTemplate, make_template, missing_tokens, t
 from mingshi.errors import ModelError, Problem
 from mingshi.model import attention
 from mingshi.model.assets import resolve
+from mingshi.model.lean import lean
 from mingshi.model.probe import probe
 
 FORBIDDEN_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "auto_mapping", "model_file")
@@ -89,6 +91,7 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     text = load_text(name, template=template)
     model = Model(text, network, place if isinstance(place, Path) else None)
     model.notes.extend(f"The template {note}." for note in template_notes(text.template))
+    lean(network)
     gap = probe(network)
     if gap is not None:
         capped = network.config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
@@ -100,16 +103,15 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     return model
 
 
-def load_text(name: str | Path, *, template: str = "auto", end_tokens: tuple[int, ...] | None = None) -> Text:
+def load_text(name: str | Path, *, template: str = "auto") -> Text:
     """The tokenizer and the template, with the tokens added that the template writes and the tokenizer lacks."""
     place, base = _places(name)
     tokenizer = _tokenizer(place)
-    if end_tokens is None:
-        end_tokens = _declared_ends(base)
+    has_ends = isinstance(place, Path) and (place / "generation_config.json").is_file()
     added = missing_tokens(tokenizer, template)
     if added:
         tokenizer.add_special_tokens({"extra_special_tokens": list(added)}, replace_extra_special_tokens=False)
-    made = make_template(tokenizer, name=template, end_tokens=end_tokens)
+    made = make_template(tokenizer, name=template, end_tokens=_declared_ends(place if has_ends else base))
     return Text(str(name), tokenizer, made, tuple(tokenizer.convert_tokens_to_ids(list(added))))
 
 
@@ -203,7 +205,7 @@ def _network(place: Path | str, *, precision: torch.dtype, device: str) -> Any:
     local = isinstance(place, Path)
     try:
         settings = AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False)
-        network = AutoModelForCausalLM.from_pretrained(
+        network, told = AutoModelForCausalLM.from_pretrained(
             place,
             config=settings,
             dtype=precision,
@@ -211,17 +213,26 @@ def _network(place: Path | str, *, precision: torch.dtype, device: str) -> Any:
             use_safetensors=True,
             local_files_only=local,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         what = f"{place} cannot be loaded: {str(error).splitlines()[0][:160]}"
         raise ModelError(what, "Give a known name (`./scripts/fetch --list`), a model folder, or a Hub name.") from None
+    if absent := sorted(told["missing_keys"]):  # transformers would go on with random numbers in their place
+        what = f"{len(absent)} of its weights are not in its files: {', '.join(absent[:3])}"
+        raise ModelError(Problem(file=str(place), what=what, mend="Fetch it again, whole."))
     network.to(device).eval()
     network.requires_grad_(False)
     return network
 
 
 def _tokenizer(place: Path | str) -> PreTrainedTokenizerFast:
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=isinstance(place, Path), trust_remote_code=False)
+    local = isinstance(place, Path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        what = f"{place} has no tokenizer that can be read: {str(error).splitlines()[0][:120]}"
+        raise ModelError(what, "Fetch it again, with tokenizer.json.") from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"{place} has no tokenizer.json", "Masks need a fast tokenizer: save one with `AutoTokenizer`."
@@ -242,5 +253,11 @@ def _attach_saved(model: Model, folder: Path) -> None:
 
     from mingshi.model.lora_linear import fuse
 
-    model.adapter = PeftModel.from_pretrained(model.network, folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")  # peft would leave them as they are
+            model.adapter = PeftModel.from_pretrained(model.network, folder)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
+        what = f"the adapter does not fit its base: {' '.join(str(error).split())[:160]}"
+        raise ModelError(Problem(file=str(folder), what=what, mend="Is it whole, and the base its own?")) from None
     fuse(model.network)

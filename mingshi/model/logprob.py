@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -105,11 +105,10 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         keep_gradient = trains_hidden and not (trains_weight or trains_bias)
         gradient_MW = torch.empty_like(hidden_MW) if keep_gradient else None
         for rows in chunks(len(target_M), len(weight_VW)):
-            logits_CV = _logits(hidden_MW[rows], weight_VW, bias_V)
-            lse_C = logits_CV.logsumexp(dim=1)
-            logp_M[rows] = logits_CV.gather(1, target_M[rows, None])[:, 0] - lse_C
+            odds = _odds(_logits(hidden_MW[rows], weight_VW, bias_V), target_M[rows])
+            logp_M[rows] = odds.log_probability()
             if gradient_MW is not None:
-                gradient_MW[rows] = _onehot_minus_softmax(logits_CV, lse_C, target_M[rows], hidden_MW.dtype) @ weight_VW
+                gradient_MW[rows] = odds.onehot_minus_softmax(target_M[rows]).to(hidden_MW.dtype) @ weight_VW
         ctx.keep_gradient = keep_gradient
         ctx.save_for_backward(*((gradient_MW,) if keep_gradient else (hidden_MW, target_M, weight_VW, bias_V)))
         return logp_M
@@ -125,9 +124,8 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight_VW, dtype=torch.float32) if trains_weight else None
         bias_gradient = torch.zeros_like(bias_V, dtype=torch.float32) if trains_bias else None
         for rows in chunks(len(target_M), len(weight_VW)):
-            logits_CV = _logits(hidden_MW[rows], weight_VW, bias_V)
-            delta_CV = _onehot_minus_softmax(logits_CV, logits_CV.logsumexp(dim=1), target_M[rows], torch.float32)
-            delta_CV.mul_(upstream_M[rows, None])
+            odds = _odds(_logits(hidden_MW[rows], weight_VW, bias_V), target_M[rows])
+            delta_CV = odds.onehot_minus_softmax(target_M[rows]).mul_(upstream_M[rows, None])
             if bias_gradient is not None:
                 bias_gradient += delta_CV.sum(dim=0)
             delta_CV = delta_CV.to(hidden_MW.dtype)
@@ -145,12 +143,30 @@ def _logits(hidden_CW: torch.Tensor, weight_VW: torch.Tensor, bias_V: torch.Tens
     return torch.nn.functional.linear(hidden_CW, weight_VW, bias).float()
 
 
-def _onehot_minus_softmax(
-    logits_CV: torch.Tensor, lse_C: torch.Tensor, target_C: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
-    """In place on the logits. A confident row's `1 - p` is `-expm1(log p)`: the plain difference would lose it."""
-    rows = torch.arange(len(target_C), device=logits_CV.device)
-    own_C = -torch.expm1(logits_CV[rows, target_C] - lse_C)
-    delta_CV = logits_CV.sub_(lse_C[:, None]).exp_().neg_()
-    delta_CV[rows, target_C] = own_C
-    return delta_CV.to(dtype)
+class _Odds(NamedTuple):
+    """A softmax before its division, with the target kept apart.
+
+    A confident row's `1 - p` is the others' share: taken as a difference it would be lost to rounding, and with it the
+    whole gradient of the row.
+    """
+
+    powers_CV: torch.Tensor  # exp(logit - the row's largest), and 0 at the target
+    others_C: torch.Tensor  # their sum
+    own_C: torch.Tensor  # the target's logit - the row's largest
+
+    def log_probability(self) -> torch.Tensor:
+        return self.own_C - torch.logaddexp(self.own_C, self.others_C.log())
+
+    def onehot_minus_softmax(self, target_C: torch.Tensor) -> torch.Tensor:
+        """`[C, V]`, in place of the powers."""
+        total_C = self.own_C.exp() + self.others_C
+        delta_CV = self.powers_CV.div_(-total_C[:, None])
+        return delta_CV.scatter_(1, target_C[:, None], (self.others_C / total_C)[:, None])
+
+
+def _odds(logits_CV: torch.Tensor, target_C: torch.Tensor) -> _Odds:
+    """In place of the logits."""
+    peak_C = logits_CV.amax(dim=1)
+    own_C = logits_CV.gather(1, target_C[:, None])[:, 0] - peak_C
+    powers_CV = logits_CV.sub_(peak_C[:, None]).exp_().scatter_(1, target_C[:, None], 0.0)
+    return _Odds(powers_CV, powers_CV.sum(dim=1), own_C)

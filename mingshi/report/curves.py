@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
+from mingshi.report.numbers import figure
 from mingshi.report.plots import Frame, Point, Scale, histogram, scale
 from mingshi.report.summary import Interval, Record, Stage, number, smoothed, whole
-from mingshi.report.words import Both, figure, word
+from mingshi.report.words import Both, word
 
 ROWS_AT_MOST = 200  # of a table behind a figure
 
@@ -25,7 +26,8 @@ class Figure:
     legend: Sequence[tuple[str, Both]] = ()  # style and meaning
     notes: Sequence[Both] = ()
     columns: Sequence[Both] = ()
-    rows: Sequence[Sequence[str]] = field(default=())
+    rows: Sequence[Sequence[str]] = ()
+    thinning: Both | None = None  # says so where `rows` are not all of them
 
 
 def loss_figure(stage: Stage) -> Figure:
@@ -52,7 +54,8 @@ def loss_figure(stage: Stage) -> Figure:
         title=word("curves.loss"),
         drawing=frame.draw(*parts, height=280),
         legend=legend,
-        notes=[*_loss_notes(stage, frame, points), *thinning],
+        notes=_loss_notes(stage, frame, points),
+        thinning=thinning,
         columns=columns,
         rows=rows,
     )
@@ -74,14 +77,23 @@ def small_figures(stage: Stage) -> list[Figure]:
     return made
 
 
-def length_figure(lengths: Sequence[int], *, limit: int | None, cut: int | None) -> Figure:
-    """How long the samples are, and where the cut-off falls."""
-    drawing, bins = histogram(lengths, limit)
+def length_figure(lengths: Sequence[int], *, limit: int | None, dropped: int, samples: int) -> Figure:
+    """How long the samples are, and where the cut-off falls.
+
+    `lengths` are of the samples that are used, or evenly spaced quantiles of them where there are more `samples`;
+    `dropped` is how many were left out for their length.
+    """
+    each = max(1.0, samples / len(lengths))
+    drawing, bins = histogram(lengths, limit=limit, each=each)
     middle, high = (int(value) for value in np.percentile(lengths, [50, 95], method="inverted_cdf"))
     notes = [word("lengths.middle", median=f"{middle:,}", high=f"{high:,}", longest=f"{max(lengths):,}")]
     if limit is not None:
-        over = cut if cut is not None else sum(length > limit for length in lengths)
-        notes.append(word("lengths.cuts" if over else "lengths.uncut", limit=f"{limit:,}", count=f"{over:,}"))
+        touching = round(each * sum(length >= limit for length in lengths))
+        notes.append(word("lengths.touch" if touching else "lengths.free", limit=f"{limit:,}", count=f"{touching:,}"))
+        if dropped:
+            notes.append(word("lengths.dropped", limit=f"{limit:,}", count=f"{dropped:,}"))
+    if each > 1:
+        notes.append(word("lengths.thinned", count=f"{len(lengths):,}", samples=f"{samples:,}"))
     return Figure(
         title=word("lengths.title"),
         drawing=drawing,
@@ -131,7 +143,7 @@ def _loss_notes(stage: Stage, frame: Frame, points: Sequence[Point]) -> list[Bot
     return notes
 
 
-def _loss_table(stage: Stage, means: Sequence[float]) -> tuple[list[Both], list[list[str]], list[Both]]:
+def _loss_table(stage: Stage, means: Sequence[float]) -> tuple[list[Both], list[list[str]], Both | None]:
     """Columns, rows and, where not every step is among them, a note that says so."""
     validation = {int(step): loss.value for step, loss in stage.validation}
     every = math.ceil(len(stage.steps) / ROWS_AT_MOST)
@@ -151,7 +163,7 @@ def _loss_table(stage: Stage, means: Sequence[float]) -> tuple[list[Both], list[
         word("curves.smooth", window=smoothed([1.0] * len(means), [1.0] * len(means))[1]),
         word("data.validation"),
     ]
-    note = [word("page.every", every=every, total=f"{len(stage.steps):,}")] if every > 1 else []
+    note = word("page.every", every=every, total=f"{len(stage.steps):,}") if every > 1 else None
     return columns, rows, note
 
 

@@ -7,7 +7,6 @@ width that two equal-looking rows differ in (Unicode Technical Report 36, sectio
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from markupsafe import Markup, escape
 
@@ -28,13 +27,8 @@ def visible_text(text: str) -> str:
 
 
 def visible_html(text: str) -> Markup:
-    """`text` escaped for the body of a page, each unseen character as a small mark with its code and its name."""
-    return Markup(_UNSEEN.sub(_mark, str(escape(text))))
-
-
-def _mark(match: re.Match[str]) -> str:
-    name = unicodedata.name(match[0], "no name")
-    return f'<i class="mark" title="{escape(name)}">U+{ord(match[0]):04X}</i>'
+    """`text` escaped for the body of a page, each unseen character as a small mark with its code."""
+    return Markup(_UNSEEN.sub(lambda match: f"<i>U+{ord(match[0]):04X}</i>", str(escape(text))))
 
 
 def shortened(text: str, limit: int) -> tuple[str, int]:

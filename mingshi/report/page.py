@@ -8,8 +8,8 @@ content security policy would refuse one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,29 +18,22 @@ import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mingshi.record import Run, read_run
 from mingshi.report import views
 from mingshi.report.curves import loss_figure, small_figures
 from mingshi.report.marks import shortened, visible_html
-from mingshi.report.summary import Record, RunData, comparisons, stages, status, verdict
+from mingshi.report.summary import comparisons, stages, status, table, verdict
 from mingshi.report.words import Both, either, word
 
 TEXT_AT_MOST = 3000  # characters of one text from data
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A run folder's files; what is missing or broken is empty."""
-
-    run: Record
-    data: Record
-    steps: Sequence[Record]
-    evals: Sequence[Record]
-    findings: Sequence[Record]
-
-
 def write_report(folder: Path, *, language: str = "en") -> Path:
-    """Read a run folder, write its `report.html` in one piece, and return that file's path."""
-    page = render(read(folder), language=language)
+    """Read a run folder, write its `report.html` whole or not at all, and return that file's path.
+
+    Raises what `record.read_run` raises where the folder is no run, or its run.json is damaged.
+    """
+    page = render(read_run(folder), language=language)
     path = folder / "report.html"
     draft = folder / f".report.{os.getpid()}.html"
     draft.write_text(page, encoding="utf-8")
@@ -48,36 +41,7 @@ def write_report(folder: Path, *, language: str = "en") -> Path:
     return path
 
 
-def read(folder: Path) -> RunData:
-    """The records of a run folder, as many as can be read."""
-    return Folder(
-        run=_values(folder / "run.json", {}),
-        data=_values(folder / "data.json", {}),
-        steps=_lines(folder / "steps.jsonl"),
-        evals=_lines(folder / "evals.jsonl"),
-        findings=_values(folder / "findings.json", []),
-    )
-
-
-def _values(path: Path, absent: Any) -> Any:
-    try:
-        return orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return absent
-
-
-def _lines(path: Path) -> list[Record]:
-    """The lines up to the first that is cut short."""
-    records: list[Record] = []
-    try:
-        for line in path.read_bytes().splitlines():
-            records.append(orjson.loads(line))
-    except (OSError, orjson.JSONDecodeError):
-        return records
-    return records
-
-
-def render(run: RunData, *, language: str = "en") -> str:
+def render(run: Run, *, language: str = "en") -> str:
     """The page, opening in `language` (en or zh). Equal records give equal bytes."""
     made = stages(run)
     return (
@@ -88,10 +52,12 @@ def render(run: RunData, *, language: str = "en") -> str:
             title=str(run.run.get("name") or run.run.get("id") or "–"),
             status=status(run),
             verdict=verdict(run),
+            error=str(table(run.run.get("summary")).get("error") or ""),
             asked=views.asked(run),
             recipe=views.recipe(run.run),
-            comparisons=[views.compared(entry) for entry in comparisons(run)],
-            stages=[(loss_figure(stage), small_figures(stage)) for stage in made],
+            comparisons=[views.compared(entry) for entry in comparisons(run)[: views.LINES_AT_MOST]],
+            stages=[(loss_figure(stage), small_figures(stage)) for stage in made[: views.STAGES_AT_MOST]],
+            undrawn=len(made[views.STAGES_AT_MOST :]),
             ledger=views.ledger(run.data),
             lengths=views.lengths(run.data),
             findings=views.findings(run.findings),
@@ -103,6 +69,7 @@ def render(run: RunData, *, language: str = "en") -> str:
     )
 
 
+@cache
 def environment() -> Environment:
     """Templates that cannot print anything raw: `finalize` sees every value before it reaches the page."""
     made = Environment(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mingshi.report.words import Both, figure, plain, word
+from mingshi.report.numbers import figure
+from mingshi.report.words import Both, plain, word
 
 Point = tuple[float, float]
 POINTS_AT_MOST = 900  # per curve: about one for each pixel of a wide screen
@@ -116,7 +117,7 @@ class Frame:
         if label is None:
             return line
         anchor = "start" if place < 0.25 else "end" if place > 0.75 else "middle"
-        return line + _text(label, x=_percent(place), y="0", dy="-6", anchor=anchor, style=f"{style} label")
+        return line + _text(label, x=_percent(place), y="0", dy="-6", anchor=anchor, style=style)
 
     def draw(self, *parts: Markup, height: int = 240) -> Markup:
         """The parts over a quiet grid, with tick labels outside on the left and below."""
@@ -178,31 +179,32 @@ def shares(used: int, rejected: int) -> Markup:
     """A thin bar: what part of the rows was used."""
     whole = max(1, used + rejected)
     return Markup(
-        '<svg class="shares" width="100%" height="6" aria-hidden="true"><rect class="rejected" width="100%" height="6"/>'
-        '<rect class="used" width="{}" height="6"/></svg>'
+        '<svg class="shares" width="100%" height="6" aria-hidden="true">'
+        '<rect class="rejected" width="100%" height="6"/><rect class="used" width="{}" height="6"/></svg>'
     ).format(_percent(used / whole))
 
 
-def histogram(lengths: Sequence[int], limit: int | None) -> tuple[Markup, list[tuple[int, int, int]]]:
-    """Columns of round width; what is over the limit in another colour. Also the bins: from, to (inclusive), count."""
-    longest = max(lengths)
-    width = max(1, int(round_step(max(longest, 1), 28)))
+def histogram(
+    lengths: Sequence[int], *, limit: int | None, each: float = 1.0
+) -> tuple[Markup, list[tuple[int, int, int]]]:
+    """Columns of round width, the limit as a line. Also the bins: from, to (inclusive), count.
+
+    `each` is how many samples one of `lengths` stands for.
+    """
+    longest, most = max(1, *lengths), max(1, sorted(lengths)[int(0.99 * (len(lengths) - 1))])
+    width = max(1, int(max(round_step(most, 28), round_step(longest, 120))))  # fine for most, though one be huge
     counts = [0] * (longest // width + 1)
     for length in lengths:
         counts[length // width] += 1
-    bins = [(index * width, (index + 1) * width - 1, count) for index, count in enumerate(counts)]
+    bins = [(index * width, (index + 1) * width - 1, round(count * each)) for index, count in enumerate(counts)]
     shown = limit is not None and limit <= 1.6 * longest
     right = max(len(counts) * width, (limit or 0) * 1.04 if shown else 0)
-    frame = Frame(across=Scale(low=0, high=right), up=scale([0, *counts], floor=0), marks_up=3)
+    frame = Frame(across=Scale(low=0, high=right), up=scale([0, *(count for _, _, count in bins)], floor=0))
     spans = [(first, last + 1, count) for first, last, count in bins if count]
-    under = [span for span in spans if limit is None or span[0] <= limit]
-    over = [span for span in spans if limit is not None and span[0] > limit]
-    line = (
-        frame.upright(limit, "cut", word("lengths.cut", limit=f"{limit:,}"))
-        if limit is not None and shown
-        else Markup()
-    )
-    return frame.draw(frame.bars(under, "column"), frame.bars(over, "column over"), line, height=170), bins
+    parts = [frame.bars(spans, "column")]
+    if limit is not None and shown:
+        parts.append(frame.upright(limit, "cut", word("lengths.cut", limit=f"{limit:,}")))
+    return frame.draw(*parts, height=170), bins
 
 
 def _text(label: Both, *, x: str, y: str, anchor: str, dx: str = "0", dy: str = "0", style: str = "") -> Markup:

@@ -9,36 +9,19 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from mingshi.report.words import PROPER_NAMES, WORDS, Both, either, figure, places, plain, word
+from mingshi.record import Run
+from mingshi.report.numbers import figure, places
+from mingshi.report.words import PROPER_NAMES, WORDS, Both, either, plain, word
 
 Record = Mapping[str, Any]
 
 LOWER_IS_BETTER = {"natspertoken", "perplexity", "bitsperbyte", "loss", "empty", "unfinished", "noroom", "repetition"}
 HIGHER_IS_BETTER = {*PROPER_NAMES, "exactmatch", "accuracy"}
 HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "f1", "bleu", "chrf")  # at most two are in the verdict
-
-
-class RunData(Protocol):
-    """A run folder as read: the values of its JSON files."""
-
-    @property
-    def run(self) -> Record: ...
-
-    @property
-    def data(self) -> Record: ...
-
-    @property
-    def steps(self) -> Sequence[Record]: ...
-
-    @property
-    def evals(self) -> Sequence[Record]: ...
-
-    @property
-    def findings(self) -> Sequence[Record]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +101,13 @@ def plain_name(metric: str) -> str:
     return re.sub(r"[^a-z0-9]", "", metric.lower())
 
 
+def metric_name(metric: str, said: str = "") -> Both:
+    """What people call a metric, or what its record called it."""
+    return (
+        plain(PROPER_NAMES[metric]) if metric in PROPER_NAMES else WORDS.get(f"metric.{metric}", plain(said or metric))
+    )
+
+
 def interval(score: object) -> Interval | None:
     """A Score record as an interval; None where it has no value."""
     entry = table(score)
@@ -127,7 +117,7 @@ def interval(score: object) -> Interval | None:
     return Interval(value=value, low=number(entry.get("low")), high=number(entry.get("high")))
 
 
-def comparisons(run: RunData) -> list[Comparison]:
+def comparisons(run: Run) -> list[Comparison]:
     """Every metric measured before or after, the headlines first, the test set before the validation set."""
     scores: dict[tuple[str, str, str], dict[str, Record]] = {}
     for entry in run.evals:
@@ -140,19 +130,20 @@ def comparisons(run: RunData) -> list[Comparison]:
                 moments[when] = table(score)
     differences = table(table(run.run.get("summary")).get("differences"))
     found = [_comparison(*key, moments, differences) for key, moments in scores.items()]
+    found = [entry for entry in found if entry.difference is not None] or found  # pairs, where there are any
     return sorted(found, key=lambda entry: (entry.data != "test", _rank(entry.metric)))
 
 
 def _comparison(data: str, kind: str, name: str, moments: Mapping[str, Record], differences: Record) -> Comparison:
     before, after = interval(moments.get("before")), interval(moments.get("after"))
-    difference = interval(differences.get(f"{data}.{kind}.{name}") or differences.get(f"{kind}.{name}"))
-    if difference is None and before is not None and after is not None:
-        difference = Interval(value=after.value - before.value)
+    difference = None
+    if before is not None and after is not None:
+        difference = interval(differences.get(f"{kind}.{name}")) or Interval(value=after.value - before.value)
     last = moments.get("after") or moments.get("before") or {}
     metric = plain_name(name)
     return Comparison(
         metric=metric,
-        name=plain(PROPER_NAMES[metric]) if metric in PROPER_NAMES else WORDS.get(f"metric.{metric}", plain(name)),
+        name=metric_name(metric, name),
         data=data,
         kind=kind,
         before=before,
@@ -167,29 +158,34 @@ def _rank(metric: str) -> int:
     return HEADLINES.index(metric) if metric in HEADLINES else len(HEADLINES)
 
 
-def status(run: RunData) -> str:
-    """The run's status, `unknown` where its record is missing or says something new."""
-    said = str(run.run.get("status"))
-    return said if f"status.{said}" in WORDS else "unknown"
+def status(run: Run) -> str:
+    """The run's status, `unknown` where it is one that this page has no words for."""
+    return run.status if f"status.{run.status}" in WORDS else "unknown"
 
 
-def verdict(run: RunData) -> Both:
+def verdict(run: Run) -> Both:
     """How the run ended and what it brought, in a sentence or two, without a claim that its intervals do not bear."""
     parts = []
     if status(run) != "done":
         last = whole(run.steps[-1].get("number")) if run.steps else 0
         parts.append(word(f"state.{status(run)}", step=f"{last:,}"))
-    recorded = table(table(run.run.get("summary")).get("verdict"))
     clauses = [_clause(entry) for entry in _headlines(comparisons(run))]
-    if recorded.get("en") and recorded.get("zh"):
-        parts.append(Both(str(recorded["en"]), str(recorded["zh"])))
-    elif clauses:
+    if clauses:
         joint, end = word("verdict.join"), word("verdict.end")
         english = joint.en.join(clause.en for clause in clauses)
         parts.append(Both(english[0].upper() + english[1:] + end.en, joint.zh.join(c.zh for c in clauses) + end.zh))
     elif status(run) == "done":
-        parts.append(word("verdict.none"))
+        parts.append(_without_a_test_set(run))
     return Both(" ".join(part.en for part in parts), "".join(part.zh for part in parts))
+
+
+def _without_a_test_set(run: Run) -> Both:
+    """What the validation set alone can say; it chose the weights, so its number flatters them."""
+    points = [point for stage in stages(run) for point in stage.validation]
+    if not points:
+        return word("verdict.none")
+    step, loss = min(points, key=lambda point: point[1].value)
+    return word("verdict.validation", value=figure(loss.value, 2), step=f"{int(step):,}")
 
 
 def _headlines(found: Sequence[Comparison]) -> list[Comparison]:
@@ -218,7 +214,8 @@ def _clause(entry: Comparison) -> Both:
 def shown(entry: Comparison) -> tuple[tuple[str, str, str], ...]:
     """Before, after and difference as text (value, low, high), each with the decimals that its own size asks for."""
     values = [side.value for side in (entry.before, entry.after) if side is not None]
-    level = max(2, places(*values)) if values and max(map(abs, values)) < 100 else 1
+    sizes = [abs(value) for value in values if value]
+    level = min(3, max(1, places(min(sizes)))) if sizes else 2
     change = level
     if entry.difference is not None:
         smallest = min(abs(number) for number in _numbers(entry.difference) if math.isfinite(number))
@@ -237,7 +234,7 @@ def _texts(side: Interval | None, decimals: int, *, signed: bool = False) -> tup
     return value, low, high
 
 
-def stages(run: RunData) -> list[Stage]:
+def stages(run: Run) -> list[Stage]:
     """The stages that have steps, in order."""
     numbers = list(dict.fromkeys(entry.get("stage", 0) for entry in run.steps))
     ends = several(table(run.run.get("summary")).get("stages"))

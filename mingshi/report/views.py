@@ -9,30 +9,34 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from mingshi.record import Run
 from mingshi.report import plots
 from mingshi.report.curves import Figure, length_figure, speed_facts
+from mingshi.report.numbers import duration, figure, places, share
 from mingshi.report.summary import (
+    HEADLINES,
     Comparison,
     Interval,
     Record,
-    RunData,
-    interval,
+    metric_name,
     number,
+    plain_name,
     several,
     shown,
     table,
     whole,
 )
-from mingshi.report.words import PROPER_NAMES, Both, duration, either, figure, places, plain, share, word
+from mingshi.report.words import Both, either, plain, word
 
 SAMPLES_AT_MOST = 8
+STAGES_AT_MOST = 12  # that are drawn
 LINES_AT_MOST = 40  # of any list: files, rejected rows, findings
 EXAMPLES_AT_MOST = 5  # rejected rows of one file, rows of one finding
 
 Line = tuple[Both, Both]  # a name and what it is
 
 
-def asked(run: RunData) -> list[tuple[Both | None, list[Line]]]:
+def asked(run: Run) -> list[tuple[Both | None, list[Line]]]:
     """Model, data and method: the run's own lines first, then each stage's under its number."""
     model, recipe = table(run.run.get("model")), table(run.run.get("recipe"))
     lines: list[Line] = []
@@ -42,6 +46,9 @@ def asked(run: RunData) -> list[tuple[Both | None, list[Line]]]:
     if total:
         counts = {"total": f"{total:,}", "trainable": f"{trainable:,}", "share": share(trainable, total)}
         lines.append((word("asked.parameters.name"), word("asked.parameters", **counts)))
+    for name in ("template", "precision"):
+        if model.get(name):
+            lines.append((word(f"asked.{name}"), plain(model[name])))
     parts = [_asked_stage(stage) for stage in several(recipe.get("stages"))[:LINES_AT_MOST]]
     if len(parts) == 1:
         return [(None, lines + parts[0])]
@@ -60,7 +67,7 @@ def _asked_stage(stage: Record) -> list[Line]:
         lines.append((word("asked.method"), ranked))
     if batch := whole(stage.get("batch")):
         long = "asked.steps" if stage.get("steps") else "asked.epochs"
-        count = figure(stage.get("steps") or stage.get("epochs") or 1)
+        count = f"{number(stage.get('steps') or stage.get('epochs') or 1):,g}"
         lines.append((word("asked.length"), word(long, count=count, batch=f"{batch:,}")))
     if rate := optim.get("learning_rate"):
         schedule = either("schedule", optim.get("schedule") or "constant")
@@ -74,7 +81,8 @@ def recipe(run: Record) -> str:
     if not isinstance(values, Mapping) or not values:
         return ""
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 100
+    yaml.default_flow_style, yaml.width = False, 100
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # the library types it as None
     stream = io.StringIO()
     try:
         yaml.dump(values, stream)
@@ -145,7 +153,7 @@ def _source(source: Record) -> dict[str, Any]:
     return {
         "role": either("data", source.get("role")),
         "path": source.get("path"),
-        "format": source.get("format"),
+        "format": plain(source.get("format", "")),
         "rows": f"{whole(source.get('rows')):,}",
         "used": f"{whole(source.get('used')):,}",
         "reasons": [(str(name), f"{whole(count):,}") for name, count in reasons[:LINES_AT_MOST]],
@@ -156,20 +164,26 @@ def _source(source: Record) -> dict[str, Any]:
 def lengths(data: Record) -> list[tuple[Both, Figure | None]]:
     """For each stage what its samples hold, and how long they are."""
     made: list[tuple[Both, Figure | None]] = []
-    for stage in several(data.get("stages"))[:LINES_AT_MOST]:
+    for stage in several(data.get("stages"))[:STAGES_AT_MOST]:
         counts = {name: f"{whole(stage.get(name)):,}" for name in ("samples", "tokens", "trained")}
         values = stage.get("lengths")
         sizes = [whole(size) for size in values if whole(size) >= 0] if isinstance(values, list) else []
         limit = whole(stage.get("max_length")) or None
-        cut = whole(stage.get("cut")) if stage.get("cut") is not None else None
-        made.append((word("lengths.note", **counts), length_figure(sizes, limit=limit, cut=cut) if sizes else None))
+        made.append(
+            (
+                word("lengths.note", **counts),
+                length_figure(sizes, limit=limit, dropped=whole(stage.get("cut")), samples=whole(stage.get("samples")))
+                if sizes
+                else None,
+            )
+        )
     return made
 
 
 def findings(found: Sequence[Record]) -> dict[str, Any]:
     """What the checks saw, the worst first."""
     order = {"error": 0, "warning": 1, "note": 2}
-    entries = sorted(several(list(found)), key=lambda entry: order.get(str(entry.get("severity")), 3))
+    entries = sorted(several(found), key=lambda entry: order.get(str(entry.get("severity")), 3))
     return {
         "entries": [
             {
@@ -221,22 +235,14 @@ def _answer(sample: Record | None) -> Any:
     return None if sample is None else sample.get("prediction", "")
 
 
-def _marks(sample: Record | None) -> list[tuple[str, str]]:
-    """An answer's own scores."""
+def _marks(sample: Record | None) -> list[tuple[Both, str]]:
+    """An answer's own scores, of those metrics that the verdict is about."""
     scores = table(sample.get("scores")) if sample is not None else {}
-    return [
-        (PROPER_NAMES.get(str(name).lower().replace("_", ""), str(name)), figure(value, 2))
-        for name, score in list(scores.items())[:4]
-        if (value := number(score)) == value or (value := _value(score)) == value
-    ]
+    named = {plain_name(str(name)): figure(number(score), 2) for name, score in scores.items()}
+    return [(metric_name(name), named[name]) for name in HEADLINES if name in named]
 
 
-def _value(score: Any) -> float:
-    found = interval(score)
-    return found.value if found is not None else float("nan")
-
-
-def speed(run: RunData) -> list[Line]:
+def speed(run: Run) -> list[Line]:
     """How much was read, and how fast."""
     tokens, trained, seconds = speed_facts(run.steps)
     if not run.steps:
@@ -261,6 +267,10 @@ def origin(run: Record) -> list[Line]:
     for name in ("id", "created", "finished", "seed"):
         if run.get(name) is not None:
             lines.append((word(f"origin.{name}"), plain(run[name])))
+    if resumes := several(run.get("resumes")):
+        lines.append(
+            (word("origin.resumes"), word("origin.times", count=len(resumes), last=resumes[-1].get("at", "–")))
+        )
     command = run.get("command")
     if command:
         lines.append((word("origin.command"), plain(_joined(command))))
@@ -272,12 +282,18 @@ def origin(run: Record) -> list[Line]:
             lines.append((word("origin.code"), word("origin.commit", commit=commit, clean=clean)))
         if sha:
             lines.append((word("origin.sources"), plain(sha)))
-    for name in ("machine", "versions"):
-        values = table(run.get(name))
-        if values:
-            said = ", ".join(f"{key} {_short(value)}" for key, value in list(values.items())[:LINES_AT_MOST])
-            lines.append((word(f"origin.{name}"), plain(said)))
+    if machine := table(run.get("machine")):
+        lines.append((word("origin.machine"), _machine(machine)))
+    if versions := table(run.get("versions")):
+        said = ", ".join(f"{name} {version}" for name, version in list(versions.items())[:LINES_AT_MOST])
+        lines.append((word("origin.versions"), plain(said)))
     return lines
+
+
+def _machine(machine: Record) -> Both:
+    said = {name: machine.get(name, "–") for name in ("processor", "system", "threads")}
+    cores = machine.get("usable_cores", machine.get("cores", "–"))
+    return word("origin.parts", **said, cores=cores, memory=figure(number(machine.get("memory_bytes")) / 2**30, 1))
 
 
 def _joined(command: Any) -> str:
@@ -285,18 +301,14 @@ def _joined(command: Any) -> str:
     return " ".join(f"'{part}'" if " " in part else part for part in parts)
 
 
-def _short(value: Any) -> str:
-    return figure(value) if isinstance(value, float) else str(value)
-
-
-def hashes(run: RunData) -> list[tuple[Both, list[tuple[str, str, Both]]]]:
+def hashes(run: Run) -> list[tuple[Both, list[tuple[str, str, Both]]]]:
     """Files of the model and of the data with their SHA-256."""
     files = list(table(table(run.run.get("model")).get("files")).items())
     model = [(str(name), str(sha), plain("")) for name, sha in files[:LINES_AT_MOST]]
-    data = [
+    read = {  # a file may be both trained on and held out from
         (str(s.get("path")), str(s["sha256"]), word("origin.bytes", count=f"{whole(s.get('bytes')):,}"))
         for s in several(run.data.get("sources"))[:LINES_AT_MOST]
         if s.get("sha256")
-    ]
-    groups = ((word("origin.model"), model), (word("origin.data"), data))
+    }
+    groups = ((word("origin.model"), model), (word("origin.data"), sorted(read)))
     return [(name, entries) for name, entries in groups if entries]

@@ -5,7 +5,6 @@ Sentences are whole in each language: nothing is glued together from pieces whos
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -39,7 +38,7 @@ WORDS: dict[str, Both] = {
     "page.nothing": Both("Nothing was recorded.", "没有记录。"),
     "page.table": Both("Numbers behind this figure", "查看图中数据"),
     "page.every": Both(
-        "Every {every}th of {total} rows; all of them are in steps.jsonl.",
+        "One row in {every} of {total}; all of them are in steps.jsonl.",
         "共 {total} 行，此处每 {every} 行取一行；完整记录见 steps.jsonl。",
     ),
     "page.more": Both("… {count} more characters", "……余下 {count} 个字符"),
@@ -51,6 +50,7 @@ WORDS: dict[str, Both] = {
     "status.diverged": Both("Diverged", "已发散"),
     "status.failed": Both("Failed", "失败"),
     "status.preempted": Both("Interrupted, resumable", "已中断，可继续"),
+    "status.interrupted": Both("Interrupted, resumable", "已中断，可继续"),
     "status.unknown": Both("Status unknown", "状态未知"),
     "state.running": Both(
         "The run was still going when this page was written; it stood at step {step}.",
@@ -58,21 +58,26 @@ WORDS: dict[str, Both] = {
     ),
     "state.stopped": Both("The run was stopped after step {step}.", "训练在第 {step} 步之后被停止。"),
     "state.diverged": Both(
-        "Training diverged: the loss or the gradient at step {step} was not finite.",
-        "训练发散：第 {step} 步的损失或梯度不是有限数。",
+        "Training diverged: a loss or a gradient was not finite. The last step on record is {step}.",
+        "训练发散：损失或梯度出现了非有限数。最后记录到第 {step} 步。",
     ),
     "state.failed": Both(
         "The run ended with an error after step {step}; what follows is what had been recorded by then.",
         "训练在第 {step} 步之后因错误终止；以下是此前已记录的内容。",
+    ),
+    "state.interrupted": Both(
+        "The run broke off after step {step}; “mingshi train --resume” takes it up from its last checkpoint.",
+        "训练在第 {step} 步之后意外中断；用“mingshi train --resume”可从最近的检查点继续。",
     ),
     "state.preempted": Both(
         "The run was interrupted after step {step}; “mingshi train --resume” takes it up from its last checkpoint.",
         "训练在第 {step} 步之后中断；用“mingshi train --resume”可从最近的检查点继续。",
     ),
     "state.unknown": Both(
-        "The run's own record is missing; what follows is what could be read.",
-        "缺少这次运行的主记录；以下是能读到的内容。",
+        "How the run ended is not on record; its last recorded step is {step}.",
+        "没有记录这次运行如何结束；最后记录到第 {step} 步。",
     ),
+    "state.error": Both("What it said:", "错误信息："),
     # verdict
     "verdict.fell": Both(
         "{metric} fell from {before} to {after}{unit}{sure}", "{metric}从 {before} 降到 {after}{unit}{sure}"
@@ -95,18 +100,26 @@ WORDS: dict[str, Both] = {
         "No evaluation was made both before and after training, so nothing can be said about improvement.",
         "没有训练前后成对的评测，无法判断是否有提升。",
     ),
+    "verdict.validation": Both(
+        "There is no test set to compare before and after. Validation loss was lowest at step {step}: {value} nats per "
+        "token; that set chose the weights, so the number flatters them.",
+        "没有测试集可作训练前后对比。验证集损失在第 {step} 步最低：{value} 奈特/词元；"
+        "权重正是按它选出的，因此这个数偏乐观。",
+    ),
     "verdict.join": Both("; ", "；"),
     "verdict.end": Both(".", "。"),
     "verdict.worse": Both("worse", "变差"),
     "verdict.better": Both("better", "变好"),
     "verdict.open": Both("no difference shown", "未见差异"),
-    "verdict.unjudged": Both("not tested", "未作检验"),
+    "verdict.unjudged": Both("no interval", "无区间"),
     # what was asked
     "asked.title": Both("What was asked", "任务"),
     "asked.model": Both("Model", "模型"),
     "asked.parameters": Both(
         "{total}, of which {trainable} trained ({share})", "共 {total} 个，训练其中 {trainable} 个（{share}）"
     ),
+    "asked.template": Both("Template", "对话模板"),
+    "asked.precision": Both("Precision", "计算精度"),
     "asked.method": Both("Method", "方法"),
     "asked.data": Both("Data", "数据"),
     "asked.length": Both("Length", "训练量"),
@@ -154,9 +167,7 @@ WORDS: dict[str, Both] = {
     "curves.norm": Both("Gradient norm before clipping", "裁剪前梯度范数"),
     "curves.speed": Both("Tokens per second", "每秒词元数"),
     "curves.step": Both("step", "步"),
-    "curves.outside": Both(
-        "{count} steps lie outside this picture; the table has them.", "有 {count} 步超出图的范围，见数据表。"
-    ),
+    "curves.outside": Both("Steps outside this picture: {count}.", "超出图示范围的步数：{count}。"),
     "curves.kept": Both(
         "Validation was best at step {best} of {steps}; the weights of that step are the ones kept.",
         "验证集在第 {best} 步最佳（共 {steps} 步），保留的是该步的权重。",
@@ -194,11 +205,22 @@ WORDS: dict[str, Both] = {
         "Half of the samples have at most {median} tokens, 95 % at most {high}; the longest has {longest}.",
         "半数样本不超过 {median} 个词元，95% 不超过 {high} 个，最长 {longest} 个。",
     ),
-    "lengths.cut": Both("cut-off {limit}", "截断于 {limit}"),
-    "lengths.cuts": Both(
-        "Samples over the cut-off of {limit} tokens: {count}.", "超过截断长度（{limit} 个词元）的样本：{count} 个。"
+    "lengths.thinned": Both(
+        "Drawn from {count} evenly spaced quantiles of the {samples} samples.",
+        "由 {samples} 个样本的 {count} 个等距分位数绘出。",
     ),
-    "lengths.uncut": Both("None is over the cut-off of {limit} tokens.", "没有样本超过截断长度（{limit} 个词元）。"),
+    "lengths.cut": Both("cut-off {limit}", "截断于 {limit}"),
+    "lengths.touch": Both(
+        "Samples that reach the cut-off of {limit} tokens, and may have lost their end: {count}.",
+        "达到截断长度（{limit} 个词元）、结尾可能被截去的样本：{count} 个。",
+    ),
+    "lengths.free": Both(
+        "No sample reaches the cut-off of {limit} tokens.", "没有样本达到截断长度（{limit} 个词元）。"
+    ),
+    "lengths.dropped": Both(
+        "Rows left out because they are longer than {limit} tokens: {count}.",
+        "因超过 {limit} 个词元而未采用的行：{count} 行。",
+    ),
     "lengths.from": Both("From", "从"),
     "lengths.to": Both("To", "到"),
     "lengths.samples": Both("Samples", "样本数"),
@@ -215,9 +237,11 @@ WORDS: dict[str, Both] = {
     "samples.prompt": Both("Prompt", "提示"),
     "samples.reference": Both("Reference", "参考答案"),
     "samples.empty": Both("(empty)", "（空）"),
+    "samples.blank": Both("(white space alone: {count} characters)", "（只有空白：{count} 个字符）"),
     "samples.absent": Both("(not generated)", "（未生成）"),
     "samples.note": Both(
-        "The first {count} rows of the evaluation, not a selection.", "取自评测数据的前 {count} 行，未经挑选。"
+        "The first {count} by a hash of their ids, so not chosen by how they turned out.",
+        "按编号的哈希值取前 {count} 条，与生成结果的好坏无关。",
     ),
     # speed
     "speed.title": Both("Speed", "速度"),
@@ -240,7 +264,13 @@ WORDS: dict[str, Both] = {
     "origin.clean": Both("as committed", "与提交一致"),
     "origin.commit": Both("{commit}, {clean}", "{commit}，{clean}"),
     "origin.sources": Both("Source files (SHA-256)", "源码（SHA-256）"),
+    "origin.resumes": Both("Resumed", "续训"),
+    "origin.times": Both("{count} ×, last {last}", "{count} 次，最近一次 {last}"),
     "origin.machine": Both("Machine", "机器"),
+    "origin.parts": Both(
+        "{processor}; cores: {cores}; threads: {threads}; memory: {memory} GiB; {system}",
+        "{processor}；{cores} 核；{threads} 线程；内存 {memory} GiB；{system}",
+    ),
     "origin.versions": Both("Versions", "版本"),
     "origin.model": Both("Model files (SHA-256)", "模型文件（SHA-256）"),
     "origin.data": Both("Data files (SHA-256)", "数据文件（SHA-256）"),
@@ -266,28 +296,34 @@ WORDS: dict[str, Both] = {
     "preview.counts": Both(
         "{trained} of {tokens} tokens trained ({share})", "{tokens} 个词元中训练 {trained} 个（{share}）"
     ),
+    "preview.sample": Both("token", "词元"),
     "preview.rows": Both("{rows} rows", "{rows} 行"),
     "preview.spaces": Both(
         "Spaces show as ·, line ends as ↵, tabs as ⇥, other invisible characters by their code.",
         "空格显示为 ·，换行为 ↵，制表符为 ⇥，其余不可见字符显示其编码。",
     ),
+    "preview.rejected": Both("Not used:", "未采用："),
+    "preview.length": Both("{tokens} tokens", "{tokens} 个词元"),
     "preview.weight": Both("weight {weight}", "权重 {weight}"),
     "reason.header": Both("header", "角色标记"),
     "reason.content": Both("answer", "回答"),
     "reason.stop": Both("end token", "结束标记"),
     "reason.prompt": Both("prompt", "提示"),
     "reason.system": Both("system", "系统"),
-    "reason.user": Both("user", "用户"),
+    "reason.history": Both("earlier answer", "之前的回答"),
+    "reason.boundary": Both("answer and header in one token", "回答与标记连在一起"),
+    "reason.first": Both("first token", "首个词元"),
     "reason.tool": Both("tool", "工具"),
-    "reason.text": Both("text", "文本"),
 }
+
+PLAIN_AT_MOST = 1000  # characters
 
 # Metrics whose proper name is the same in every language.
 PROPER_NAMES = {
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougel": "ROUGE-L",
-    "rougelsum": "ROUGE-Lsum",
+    "rouge1": "ROUGE\N{NON-BREAKING HYPHEN}1",
+    "rouge2": "ROUGE\N{NON-BREAKING HYPHEN}2",
+    "rougel": "ROUGE\N{NON-BREAKING HYPHEN}L",
+    "rougelsum": "ROUGE\N{NON-BREAKING HYPHEN}Lsum",
     "bleu": "BLEU",
     "chrf": "chrF",
     "f1": "F1",
@@ -304,46 +340,12 @@ def word(key: str, **values: object) -> Both:
 
 
 def plain(text: object) -> Both:
-    """A text that has no translation: a name, a number, a line of data."""
-    return Both(str(text), str(text))
+    """A text that has no translation: a name, a number, a line of data, cut where it would swamp the page."""
+    said = str(text) if len(str(text)) <= PLAIN_AT_MOST else f"{str(text)[:PLAIN_AT_MOST]}…"
+    return Both(said, said)
 
 
 def either(prefix: str, name: object) -> Both:
     """The text of `prefix.name`, or the name itself where the house does not know it."""
     known = WORDS.get(f"{prefix}.{name}")
     return known if known is not None else plain(name)
-
-
-def places(*values: float, significant: int = 3) -> int:
-    """Decimal places that show the largest of `values` with so many significant digits: 0 to 4."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 2 if largest == 0 else min(4, max(0, significant - 1 - math.floor(math.log10(largest))))
-
-
-def figure(value: object, decimals: int | None = None, *, signed: bool = False) -> str:
-    """A number for people: thousands set apart, a real minus sign, a dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return "–"
-    if isinstance(value, int) and decimals is None:
-        decimals = 0
-    if decimals is None and value != 0 and abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{mantissa.rstrip('0').rstrip('.').replace('-', '−')}×10{power}"
-    shown = f"{value:{'+' if signed else ''},.{places(value) if decimals is None else decimals}f}"
-    return shown.replace("-", "−")
-
-
-def share(part: float, whole: float) -> str:
-    """A percentage of `whole`."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
-
-
-def duration(seconds: float) -> Both:
-    """A time in the two largest units that it needs."""
-    whole = round(seconds)
-    if whole < 60:
-        return word("time.seconds", seconds=figure(float(seconds), 1))
-    if whole < 3600:
-        return word("time.minutes", minutes=whole // 60, seconds=whole % 60)
-    return word("time.hours", hours=f"{whole // 3600:,}", minutes=whole % 3600 // 60)

@@ -162,7 +162,7 @@ def test_other_column_names_are_mapped() -> None:
 
 
 def test_columns_of_fields_that_do_not_exist_are_refused_with_the_nearest() -> None:
-    with pytest.raises(ValidationError, match="did you mean 'instruction'"):
+    with pytest.raises(ValidationError, match="Did you mean 'instruction'"):
         DataSource(path="x", columns={"instuction": "q"})
     with pytest.raises(ValidationError, match="two fields"):
         DataSource(path="x", columns={"prompt": "q", "completion": "q"})

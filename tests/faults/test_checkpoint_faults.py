@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faulty_disk import EIO, ENOSPC, Death, FaultyDisk
+from faults.faulty_disk import EIO, ENOSPC, Death, FaultyDisk
 
 from mingshi import checkpoint
 from mingshi.errors import ModelError, ResourceError

@@ -62,6 +62,12 @@ def score(value: float, half: float, count: int, signature: str) -> dict[str, An
     return {"value": value, "low": value - half, "high": value + half, "count": count, "signature": signature}
 
 
+def finding(kind: str, severity: str, count: int, message: str, lines: list[int]) -> dict[str, Any]:
+    rows = [{"source": "data/train.jsonl", "line": line} for line in lines]
+    named = {"check": "tokens", "kind": kind, "severity": severity, "count": count}
+    return named | {"message": message, "rows": rows, "remedy": ""}
+
+
 def steps(count: int, *, seed: int = 0, start: float = 2.45, end: float = 1.85) -> list[dict[str, Any]]:
     chance = random.Random(seed)
     made = []
@@ -107,7 +113,7 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
             "perplexity": score(math.exp(losses[when]), 0.8, 480, signature),
         }
         generation = {
-            "rouge_l": score(rouges[when], 0.021, 200, "rouge-score 0.1.2, stemmer off, greedy, 64 tokens"),
+            "rougeL": score(rouges[when], 0.021, 200, "rouge-score 0.1.2, stemmer off, greedy, 64 tokens"),
             "exact_match": score(
                 0.0 if when == "before" else 0.045, 0.0 if when == "before" else 0.028, 200, "nfc, strip"
             ),
@@ -117,7 +123,7 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
                 "prompt": prompt,
                 "prediction": reference if when == "after" else (prompt + "\n\n") * 2,
                 "reference": reference,
-                "scores": {"rouge_l": 0.91 if when == "after" else 0.08},
+                "scores": {"rougeL": 0.91 if when == "after" else 0.08},
             }
             for prompt, reference in prompts
         ]
@@ -129,10 +135,11 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
 def done(count: int = 240) -> Files:
     """A run that went well: 240 steps of LoRA on docstrings."""
     chance = random.Random(1)
-    lengths = [min(1400, int(chance.lognormvariate(5.2, 0.6))) for _ in range(1920)]
+    lengths = [min(512, int(chance.lognormvariate(5.2, 0.6))) for _ in range(1920)]
     run = {
         "format": 1,
-        "id": "docstrings-20260314-0915",
+        "id": "7f3c9a52e0b14c6d9a5e1f0b2c3d4e5f",
+        "name": "docstrings",
         "status": "done",
         "created": "2026-03-14T09:15:02Z",
         "finished": "2026-03-14T09:48:40Z",
@@ -147,12 +154,20 @@ def done(count: int = 240) -> Files:
             "peft": "0.21.2",
         },
         "code": {"commit": "9f2c1e07c1d2a3b44c55d66e77f8899aabbccdde", "dirty": False, "sha256": "c0ffee" + "0" * 58},
-        "machine": {"system": "Linux-6.1-x86_64", "processor": "Xeon, 2 cores", "memory_gib": 23.4, "device": "cpu"},
+        "machine": {
+            "processor": "Xeon",
+            "system": "Linux x86_64",
+            "cores": 2,
+            "threads": 2,
+            "memory_bytes": 25276514304,
+        },
         "seed": 0,
         "model": {
             "name": "smollm2-135m",
             "parameters": 139_400_000,
             "trainable": 4_884_480,
+            "template": "turns",
+            "precision": "bfloat16",
             "files": {"model.safetensors": "ab" * 32, "config.json": "cd" * 32, "tokenizer.json": "ef" * 32},
         },
         "summary": {
@@ -166,7 +181,7 @@ def done(count: int = 240) -> Files:
                     "signature": "",
                 },
                 "perplexity.perplexity": {"value": -4.66, "low": -5.31, "high": -4.02, "count": 480, "signature": ""},
-                "generation.rouge_l": {"value": 0.194, "low": 0.17, "high": 0.219, "count": 200, "signature": ""},
+                "generation.rougeL": {"value": 0.194, "low": 0.17, "high": 0.219, "count": 200, "signature": ""},
                 "generation.exact_match": {"value": 0.045, "low": 0.02, "high": 0.075, "count": 200, "signature": ""},
             },
         },
@@ -211,14 +226,15 @@ def done(count: int = 240) -> Files:
                 "samples": 1920,
                 "max_length": 512,
                 "lengths": lengths,
-                "cut": sum(length > 512 for length in lengths),
+                "cut": 11,
             }
         ],
     }
     findings = [
-        {"check": "tokens", "kind": "unknown_tokens", "severity": "note", "count": 3, "message": "Three rows hold characters that the tokenizer spells in bytes.", "rows": [{"source": "data/train.jsonl", "line": 12}], "remedy": ""},
-        {"check": "tokens", "kind": "cut", "severity": "warning", "count": 92, "message": "92 samples lose the end of their answer at 512 tokens.", "rows": [{"source": "data/train.jsonl", "line": 31}, {"source": "data/train.jsonl", "line": 77}], "remedy": "Set max_length to 1024, or drop these rows."},
-    ]  # fmt: skip
+        finding("unknown_tokens", "note", 3, "Three rows hold characters that the tokenizer spells in bytes.", [12]),
+        finding("truncated", "warning", 66, "66 of 1920 samples reach max_length 512 and may be cut.", [31, 77])
+        | {"remedy": "Set max_length to 1024, or drop these rows."},
+    ]
     return {
         "run.json": run,
         "data.json": data,
@@ -231,7 +247,7 @@ def done(count: int = 240) -> Files:
 def interrupted() -> Files:
     """Killed at step 61: nothing after it, and a last line cut short (`write` sees to that)."""
     files = done()
-    files["run.json"] |= {"status": "preempted", "finished": None, "summary": {}}
+    files["run.json"] |= {"status": "running", "finished": None, "summary": {}}
     files["steps.jsonl"] = files["steps.jsonl"][:61]
     files["evals.jsonl"] = [e for e in files["evals.jsonl"] if e["step"] <= 61 and e["when"] != "after"]
     return files
@@ -248,9 +264,7 @@ def diverged() -> Files:
     rows[39] |= {"loss": None, "gradient_norm": None}
     files["steps.jsonl"] = rows
     files["evals.jsonl"] = [e for e in files["evals.jsonl"] if e["step"] <= 25 and e["when"] != "after"]
-    files["findings.json"] = [
-        {"check": "loop", "kind": "not_finite", "severity": "error", "count": 1, "message": "The gradient norm of step 40 is not finite.", "rows": [{"source": "data/train.jsonl", "line": 640}], "remedy": "Lower the learning rate."}
-    ]  # fmt: skip
+    files["findings.json"] = [finding("not_finite", "error", 1, "The gradient norm of step 40 is not finite.", [640])]
     return files
 
 
@@ -258,17 +272,17 @@ def chinese() -> Files:
     """Chinese data, two stages, and no difference that the intervals would bear."""
     files = done()
     run = files["run.json"] = copy.deepcopy(files["run.json"])
-    run["id"] = "书面语改写-第二版"
+    run["name"] = "书面语改写-第二版"
     run["recipe"]["stages"].append(copy.deepcopy(run["recipe"]["stages"][0]) | {"steps": 80, "epochs": None})
     run["recipe"]["stages"][0]["data"][0]["path"] = "data/训练集.jsonl"
     run["summary"]["stages"].append({"best_step": 50, "steps": 80, "stopped_early": True})
     differences = run["summary"]["differences"]
     differences["perplexity.nats_per_token"] |= {"value": -0.012, "low": -0.041, "high": 0.019}
-    differences["generation.rouge_l"] |= {"value": -0.031, "low": -0.052, "high": -0.011}
+    differences["generation.rougeL"] |= {"value": -0.031, "low": -0.052, "high": -0.011}
     files["evals.jsonl"] = evaluations(240, ZH_PROMPTS)
     after = [entry for entry in files["evals.jsonl"] if entry["when"] == "after"]
     after[0]["scores"]["nats_per_token"] |= {"value": 2.4, "low": 2.33, "high": 2.47}
-    after[1]["scores"]["rouge_l"] |= {"value": 0.087, "low": 0.07, "high": 0.11}
+    after[1]["scores"]["rougeL"] |= {"value": 0.087, "low": 0.07, "high": 0.11}
     files["steps.jsonl"] += [step | {"stage": 1} for step in steps(80, seed=3, start=1.9, end=1.7)]
     source = files["data.json"]["sources"][0]
     source |= {"path": "data/训练集.jsonl", "rows": 2050}

@@ -63,10 +63,10 @@ class DataSource(Settings):
         for name in columns:
             if name not in known:
                 near = nearest(name, known)
-                raise ValueError(f"no field is named {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+                raise ValueError(f"no field is named {name!r}" + (f". Did you mean {near!r}?" if near else ""))
         twice = sorted({theirs for theirs in columns.values() if list(columns.values()).count(theirs) > 1})
         if twice:
-            raise ValueError(f"column {twice[0]!r} is given to two fields; a column can fill one")
+            raise ValueError(f"column {twice[0]!r} is given to two fields. A column can fill one.")
         return columns
 
 

@@ -1,0 +1,106 @@
+"""Every recipe is valid as it stands, and runs: with a tiny model, a few rows of the right format, and two steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from mingshi.model.assets import MODELS
+from mingshi.recipe import Recipe, parse, read_recipe
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+INSTRUCTIONS = [
+    {"instruction": f"数到{number}。", "input": "从一开始。" * (number % 2), "output": "一二三。" * (1 + number % 3)}
+    for number in range(12)
+]
+CONVERSATIONS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": f"Say {number}."},
+            {"role": "assistant", "content": f"It is {number}."},
+            {"role": "user", "content": "And again?"},
+            {"role": "assistant", "content": f"Again {number}."},
+        ]
+    }
+    for number in range(12)
+]
+TEXTS = [{"text": f"The quick brown fox jumps over {number} lazy dogs."} for number in range(12)]
+
+every_recipe = pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny import tiny_model
+
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINGSHI_CACHE", str(tmp_path / "cache"))
+
+
+def rows_for(source: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the format that the recipe names; texts where its file's name says so."""
+    if source["format"] == "chat":
+        return CONVERSATIONS
+    return TEXTS if "text" in Path(source["path"]).name else INSTRUCTIONS
+
+
+def toy(recipe: Recipe, model: Path) -> Recipe:
+    """The same recipe with a tiny model and its files written here, cut to two steps a stage and four tokens an answer.
+
+    Everything else stays: template, objective, adapter, schedule, mixture, early stopping, evaluators.
+    """
+    values = recipe.model_dump(mode="json")
+    values["model"] = str(model)
+    sources = [*values["test"]]
+    for stage in values["stages"]:
+        stage |= {"steps": 2, "epochs": None, "evaluate": 1, "batch": 4}
+        sources += stage["data"] + (stage["validation"] if isinstance(stage["validation"], list) else [])
+    for source in sources:
+        path = Path(source["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows_for(source)))
+    for evaluator in values["evals"]:
+        evaluator |= {"limit": 2, "max_new_tokens": 4} if evaluator["kind"] == "generation" else {}
+    return parse(values)
+
+
+@every_recipe
+def test_a_recipe_is_valid_and_moves_with_the_checkout(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.model in MODELS
+    assert recipe.output.startswith("runs/")
+    sources = [source for stage in recipe.stages for source in stage.data] + list(recipe.test)
+    assert all(source.path.startswith("data/") and source.format != "auto" for source in sources)
+    assert path.read_text().startswith("# ")
+
+
+def test_no_two_recipes_write_to_one_folder() -> None:
+    folders = [read_recipe(path).output for path in RECIPES]
+    assert len(set(folders)) == len(folders) >= 5
+
+
+@every_recipe
+def test_a_recipe_runs(path: Path, tiny: Path) -> None:
+    from mingshi.run import execute
+
+    recipe = toy(read_recipe(path), tiny)
+    outcome = execute(recipe)
+    assert outcome.status == "done"
+    steps = [(step["stage"], step["number"]) for step in outcome.record.steps]
+    assert steps == [(stage, step) for stage in range(len(recipe.stages)) for step in (1, 2)]
+    whole = len(recipe.stages) > 1 or recipe.stages[0].adapter.kind == "full"
+    assert (outcome.folder / ("model" if whole else "adapter") / "mingshi.json").is_file()
+    kinds = {name.partition(".")[0] for name in outcome.scores["difference"]}
+    assert kinds == {evaluator.kind for evaluator in recipe.evals}
+    assert (outcome.folder / "report.html").is_file()
