@@ -181,6 +181,7 @@ def preview(
     longest: Annotated[bool, typer.Option("--longest", help="The longest rows instead of the first.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
     sets: SetOption = None,
+    lang: LanguageOption = "",
     json: JsonOption = False,
 ) -> None:
     """Show tokens and weights in colour, with the reason for each."""
@@ -194,12 +195,12 @@ def preview(
     from mingshi.report.preview import preview_html, preview_text
 
     if html is not None:
-        html.write_text(preview_html(found), encoding="utf-8")
+        html.write_text(preview_html(found, language=_language(lang)), encoding="utf-8")
         _say(f"Written: {html}")
         return
     from rich.console import Console
 
-    Console(highlight=False).print(preview_text(found))
+    Console(highlight=False, soft_wrap=True).print(preview_text(found, language=_language(lang)))
 
 
 @app.command()

@@ -37,4 +37,4 @@ def report_frame(page: Path) -> str:
     from html import escape
 
     source = escape(page.read_text(encoding="utf-8"), quote=True)
-    return f'<iframe srcdoc="{source}" width="100%" height="720" style="border:0" sandbox="allow-scripts"></iframe>'
+    return f'<iframe srcdoc="{source}" width="100%" height="720" style="border:0" sandbox></iframe>'

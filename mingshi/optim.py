@@ -120,16 +120,19 @@ class Optimiser:
     def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """The inverse of `tensors`, bit for bit."""
         self.restore_weights(tensors["weights"])
+        known = self._by_name
         for key, value in tensors["optimizer"].items():
             name, _, moment = key.rpartition(":")
-            self.adam.state[self._by_name[name].master][moment] = value.clone()
+            master = known[name].master
+            self.adam.state[master][moment] = value.to(master.device, copy=True)
 
     def restore_weights(self, values: Mapping[str, torch.Tensor]) -> None:
         import torch
 
+        known = self._by_name
         with torch.no_grad():
             for name, value in values.items():
-                weight = self._by_name[name]
+                weight = known[name]
                 weight.master.copy_(value)
                 if weight.master is not weight.parameter:
                     weight.parameter.copy_(value)

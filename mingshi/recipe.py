@@ -26,6 +26,7 @@ from mingshi.optim import Optim
 from mingshi.types import Settings
 
 MAX_BYTES = 1 << 20
+DEEPEST = 20  # levels; fields lie at most seven deep
 LARGEST = 2**53  # beyond it a float skips whole numbers
 SHOULD = "Input should be "  # pydantic's sentences begin so
 
@@ -94,12 +95,14 @@ class Recipe(Settings):
 
 def parse(values: Mapping[str, Any], *, file: str = "recipe") -> Recipe:
     """A Recipe from plain values; RecipeError lists every mistake, each with its line where the text had one."""
-    problems = [_out_of_range(place, values, file) for place in _endless(values)]
+    problems = []
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems += _problems(error.errors(), values, file)
-    if problems:
+        problems = _problems(error.errors(), values, file)
+    told = {problem.field for problem in problems}
+    endless = [_out_of_range(place, values, file) for place in _endless(values)]
+    if problems := problems + [problem for problem in endless if problem.field not in told]:
         raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
     return recipe
 
@@ -164,8 +167,7 @@ def _load(path: Path) -> CommentedMap:
         text = data.decode("utf-8")
         yaml = YAML(typ="rt")
         yaml.version = (1, 2)
-        if sum(isinstance(event, object) and type(event).__name__ == "AliasEvent" for event in YAML().parse(text)):
-            raise RecipeError(Problem(file=str(path), what="aliases are not used in recipes", mend="Write it out."))
+        _refuse_tricks(text, path)
         values = yaml.load(text)
     except FileNotFoundError:
         raise RecipeError(Problem(file=str(path), what="there is no such recipe", mend="Check the path.")) from None
@@ -174,13 +176,24 @@ def _load(path: Path) -> CommentedMap:
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 text (byte {error.start})"
         raise RecipeError(Problem(file=str(path), what=what, mend="Save it as UTF-8.")) from None
-    except RecursionError:
-        raise RecipeError(Problem(file=str(path), what="nests too deep", mend="A recipe has five levels.")) from None
     except YAMLError as error:
         raise RecipeError(_yaml_problem(error, path)) from None
     if not isinstance(values, CommentedMap):
         raise RecipeError(Problem(file=str(path), what="a recipe is keys and values", mend="Begin with `model: …`."))
     return values
+
+
+def _refuse_tricks(text: str, path: Path) -> None:
+    """Aliases multiply a text, and nesting costs time and stack; a recipe needs neither."""
+    depth = 0
+    for event in YAML().parse(text):
+        name = type(event).__name__
+        if name == "AliasEvent":
+            raise RecipeError(Problem(file=str(path), what="aliases are not used in recipes", mend="Write it out."))
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1
+            raise RecipeError(Problem(file=str(path), line=line, what="nests too deep", mend="No field is so deep."))
 
 
 def _yaml_problem(error: YAMLError, path: Path) -> Problem:

@@ -1,4 +1,4 @@
-"""One thread a process: in networks of a few thousand weights, threads wait for one another ten times longer than they work."""
+"""One thread a process: in networks this small, threads wait for one another ten times longer than they work."""
 
 import os
 

@@ -211,9 +211,7 @@ def test_early_stopping_waits_as_long_as_it_was_told(
     assert len(outcome.record.steps) == told["steps"]
 
 
-def test_the_best_weights_are_the_ones_published(
-    base: Path, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_weights_are_the_ones_published(base: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [3.0, 1.0, 2.0, 2.5])
     outcome = carried_out(base, stage(evaluate=2), keep=4)
     checkpoints = place / "run" / "checkpoints" / "stage-0"

@@ -29,8 +29,3 @@ def visible_text(text: str) -> str:
 def visible_html(text: str) -> Markup:
     """`text` escaped for the body of a page, each unseen character as a small mark with its code."""
     return Markup(_UNSEEN.sub(lambda match: f"<i>U+{ord(match[0]):04X}</i>", str(escape(text))))
-
-
-def shortened(text: str, limit: int) -> tuple[str, int]:
-    """The first `limit` characters of `text`, and how many were left out."""
-    return text[:limit], max(0, len(text) - limit)

@@ -21,11 +21,12 @@ from markupsafe import Markup
 from mingshi.record import Run, read_run
 from mingshi.report import views
 from mingshi.report.curves import loss_figure, small_figures
-from mingshi.report.marks import shortened, visible_html
+from mingshi.report.marks import visible_html
 from mingshi.report.summary import comparisons, stages, status, table, verdict
 from mingshi.report.words import Both, either, word
 
 TEXT_AT_MOST = 3000  # characters of one text from data
+GROWTH = 4  # how much longer such a text may get by escapes and marks
 
 
 def write_report(folder: Path, *, language: str = "en") -> Path:
@@ -94,9 +95,14 @@ def _printed(value: object) -> Markup:
 def _text(value: object, limit: int = TEXT_AT_MOST) -> Markup:
     """Text from data, cut where it would swamp the page."""
     said = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
-    kept, left = shortened(said, limit)
-    more = Markup('<em class="more">{}</em>').format(word("page.more", count=f"{left:,}").html()) if left else Markup()
-    return visible_html(kept) + more
+    kept = said[:limit]
+    while len(shown := visible_html(kept)) > GROWTH * limit:  # marks are longer than what they stand for
+        kept = kept[: len(kept) // 2]
+    if len(kept) == len(said):
+        return shown
+    return shown + Markup('<em class="more">{}</em>').format(
+        word("page.more", count=f"{len(said) - len(kept):,}").html()
+    )
 
 
 def _version() -> str:

@@ -62,7 +62,7 @@ def scale(values: Iterable[float], *, margin: float = 0.06, floor: float | None 
     if logs and low > 0 and high / low > 30:
         return Scale(low=low / 1.3, high=high * 1.3, logarithmic=True)
     air = (high - low) * margin or max(abs(high) * 0.1, 1e-9)
-    return Scale(low=low - air if floor is None else floor, high=high + air)
+    return Scale(low=low - air if floor is None or floor >= high else floor, high=high + air)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,7 +236,7 @@ def _texts(side: Interval | None, decimals: int, *, signed: bool = False) -> tup
 
 def stages(run: Run) -> list[Stage]:
     """The stages that have steps, in order."""
-    numbers = list(dict.fromkeys(entry.get("stage", 0) for entry in run.steps))
+    numbers = list(dict.fromkeys(whole(entry.get("stage")) for entry in run.steps))
     ends = several(table(run.run.get("summary")).get("stages"))
     made = []
     for index, stage in enumerate(numbers):
@@ -244,7 +244,7 @@ def stages(run: Run) -> list[Stage]:
         best = whole(end.get("best_step")) or None
         made.append(
             Stage(
-                steps=[entry for entry in run.steps if entry.get("stage", 0) == stage],
+                steps=[entry for entry in run.steps if whole(entry.get("stage")) == stage],
                 validation=_validation(run.evals, stage),
                 best=best,
                 stopped_early=bool(end.get("stopped_early")),
@@ -253,11 +253,11 @@ def stages(run: Run) -> list[Stage]:
     return made
 
 
-def _validation(evals: Sequence[Record], stage: object) -> list[tuple[float, Interval]]:
+def _validation(evals: Sequence[Record], stage: int) -> list[tuple[float, Interval]]:
     """Losses on the validation set; not those after training, which belong to the best step's weights."""
     points = []
     for entry in evals:
-        if entry.get("data") != "validation" or entry.get("when") == "after" or entry.get("stage", 0) != stage:
+        if entry.get("data") != "validation" or entry.get("when") == "after" or whole(entry.get("stage")) != stage:
             continue
         for name, score in table(entry.get("scores")).items():
             loss = interval(score)

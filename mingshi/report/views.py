@@ -29,8 +29,10 @@ from mingshi.report.summary import (
 from mingshi.report.words import Both, either, plain, word
 
 SAMPLES_AT_MOST = 8
+REASONS_AT_MOST = 12
 STAGES_AT_MOST = 12  # that are drawn
 LINES_AT_MOST = 40  # of any list: files, rejected rows, findings
+LONG = 1500  # characters of a line that may be long: the command, the versions
 EXAMPLES_AT_MOST = 5  # rejected rows of one file, rows of one finding
 
 Line = tuple[Both, Both]  # a name and what it is
@@ -60,7 +62,7 @@ def _asked_stage(stage: Record) -> list[Line]:
     adapter, optim = table(stage.get("adapter")), table(stage.get("optim"))
     files = [str(source.get("path")) for source in several(stage.get("data"))]
     if files:
-        lines.append((word("asked.data"), plain(", ".join(files[:EXAMPLES_AT_MOST]))))
+        lines.append((word("asked.data"), plain(", ".join(files[:EXAMPLES_AT_MOST]), LONG)))
     if kind := adapter.get("kind"):
         named = word("asked.full") if kind == "full" else plain({"lora": "LoRA"}.get(str(kind), kind))
         ranked = word("asked.rank", kind=named, rank=adapter["rank"]) if "rank" in adapter else named
@@ -156,7 +158,8 @@ def _source(source: Record) -> dict[str, Any]:
         "format": plain(source.get("format", "")),
         "rows": f"{whole(source.get('rows')):,}",
         "used": f"{whole(source.get('used')):,}",
-        "reasons": [(str(name), f"{whole(count):,}") for name, count in reasons[:LINES_AT_MOST]],
+        "reasons": [(str(name), f"{whole(count):,}") for name, count in reasons[:REASONS_AT_MOST]],
+        "others": max(0, len(reasons) - REASONS_AT_MOST),
         "shares": plots.shares(whole(source.get("used")), _rejected(source)),
     }
 
@@ -273,7 +276,7 @@ def origin(run: Record) -> list[Line]:
         )
     command = run.get("command")
     if command:
-        lines.append((word("origin.command"), plain(_joined(command))))
+        lines.append((word("origin.command"), plain(_joined(command), LONG)))
     code = table(run.get("code"))
     if code:
         clean = word("origin.dirty" if code.get("dirty") else "origin.clean")
@@ -286,7 +289,7 @@ def origin(run: Record) -> list[Line]:
         lines.append((word("origin.machine"), _machine(machine)))
     if versions := table(run.get("versions")):
         said = ", ".join(f"{name} {version}" for name, version in list(versions.items())[:LINES_AT_MOST])
-        lines.append((word("origin.versions"), plain(said)))
+        lines.append((word("origin.versions"), plain(said, LONG)))
     return lines
 
 

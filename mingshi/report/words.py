@@ -34,7 +34,6 @@ WORDS: dict[str, Both] = {
         "Written by Mingshi {version}. This page loads nothing from elsewhere and runs no script.",
         "由名师（Mingshi）{version} 生成。本页不加载任何外部资源，也不运行任何脚本。",
     ),
-    "page.language": Both("Language", "语言"),
     "page.nothing": Both("Nothing was recorded.", "没有记录。"),
     "page.table": Both("Numbers behind this figure", "查看图中数据"),
     "page.every": Both(
@@ -179,9 +178,7 @@ WORDS: dict[str, Both] = {
     "curves.epoch": Both("epoch", "轮"),
     # data
     "ledger.title": Both("Data", "数据"),
-    "ledger.use": Both("For", "用途"),
     "ledger.file": Both("File", "文件"),
-    "ledger.format": Both("Format", "格式"),
     "ledger.rows": Both("Rows", "行数"),
     "ledger.used": Both("Used", "采用"),
     "ledger.rejected": Both("Rejected", "未采用"),
@@ -303,7 +300,6 @@ WORDS: dict[str, Both] = {
         "空格显示为 ·，换行为 ↵，制表符为 ⇥，其余不可见字符显示其编码。",
     ),
     "preview.rejected": Both("Not used:", "未采用："),
-    "preview.length": Both("{tokens} tokens", "{tokens} 个词元"),
     "preview.weight": Both("weight {weight}", "权重 {weight}"),
     "reason.header": Both("header", "角色标记"),
     "reason.content": Both("answer", "回答"),
@@ -316,7 +312,7 @@ WORDS: dict[str, Both] = {
     "reason.tool": Both("tool", "工具"),
 }
 
-PLAIN_AT_MOST = 1000  # characters
+PLAIN_AT_MOST = 200  # characters
 
 # Metrics whose proper name is the same in every language.
 PROPER_NAMES = {
@@ -333,15 +329,14 @@ PROPER_NAMES = {
 
 def word(key: str, **values: object) -> Both:
     """The text of `key` with `values` filled in; a value may itself be in both languages."""
-    text = WORDS[key]
-    english = {name: value.en if isinstance(value, Both) else value for name, value in values.items()}
-    chinese = {name: value.zh if isinstance(value, Both) else value for name, value in values.items()}
-    return Both(text.en.format(**english), text.zh.format(**chinese))
+    said = {name: value if isinstance(value, Both) else plain(value) for name, value in values.items()}
+    english, chinese = ({name: value[side] for name, value in said.items()} for side in (0, 1))
+    return Both(WORDS[key].en.format(**english), WORDS[key].zh.format(**chinese))
 
 
-def plain(text: object) -> Both:
+def plain(text: object, limit: int = PLAIN_AT_MOST) -> Both:
     """A text that has no translation: a name, a number, a line of data, cut where it would swamp the page."""
-    said = str(text) if len(str(text)) <= PLAIN_AT_MOST else f"{str(text)[:PLAIN_AT_MOST]}…"
+    said = str(text) if len(str(text)) <= limit else f"{str(text)[:limit]}…"
     return Both(said, said)
 
 

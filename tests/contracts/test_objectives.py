@@ -95,7 +95,7 @@ def test_a_sample_is_whole(objective: Any, model: Model) -> None:
         columns = (row.source, row.target, row.weight, row.sequence)
         assert len({len(column) for column in columns}) == 1 and len(row.target) > 0
         assert int(row.segments[:, 1].sum()) == len(row.tokens)
-        assert 0 <= int(row.source.min()) and int(row.source.max()) < len(row.tokens)
+        assert int(row.source.min()) >= 0 and int(row.source.max()) < len(row.tokens)
         assert bool((row.weight > 0).all())
 
 

@@ -25,7 +25,9 @@ from mingshi.model.load import Model, load
 TEXT = torch.arange(3, 60)[None]
 
 
-def made(root: Path, kind: str, *, template: str = "auto", bare: bool = False, rate: float = 1e-2) -> tuple[Model, Path]:
+def made(
+    root: Path, kind: str, *, template: str = "auto", bare: bool = False, rate: float = 1e-2
+) -> tuple[Model, Path]:
     """A model that was trained for a few steps, and its folder."""
     base = tiny_model(root / "base", **({"template": None} if bare else {}))
     settings = orjson.loads((base / "generation_config.json").read_bytes())
@@ -38,7 +40,9 @@ def made(root: Path, kind: str, *, template: str = "auto", bare: bool = False, r
         for parameter in model.network.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=rate)
-    return model, export.save(model, root / "saved", facts={"kind": "adapter" if model.adapter else "model"}, card="# A")
+    return model, export.save(
+        model, root / "saved", facts={"kind": "adapter" if model.adapter else "model"}, card="# A"
+    )
 
 
 @torch.no_grad()

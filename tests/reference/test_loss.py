@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ import pytest
 import torch
 from networks import FAMILIES, network, samples, work
 from peft import LoraConfig, get_peft_model
+from tiny import tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 from mingshi.data.plan import micro_batches
 from mingshi.loop import Work, train
+from mingshi.model.adapters import Full, Lora
+from mingshi.model.load import load
 from mingshi.model.lora_linear import fuse
 from mingshi.types import Sample, Step
 
@@ -126,6 +131,29 @@ def test_lora_of_every_family_has_the_loss_and_gradients_of_peft(family: str) ->
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
 def test_every_family_has_the_loss_and_gradients_of_transformers(family: str) -> None:
     check(family, "full", (2,))
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gpt2"])
+def test_a_loaded_model_has_the_loss_and_gradients_of_transformers(family: str, adapter: str, tmp_path: Path) -> None:
+    """With all that loading does to a network for the sake of speed and memory."""
+    tokenizer = tiny_tokenizer()
+    network(family, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").train()
+    model = load(tmp_path, precision="float32")
+    assert model.packs
+    if adapter == "lora":
+        lora(theirs.requires_grad_(False))
+        Lora(rank=4).attach(model, seed=0)
+        values = dict(theirs.named_parameters())
+        for name, parameter in model.network.named_parameters():
+            parameter.data = values[name].detach().clone()
+    else:
+        Full().attach(model, seed=0)
+    rows = samples(LENGTHS)[:BATCH]
+    (found,) = steps_without_updates(work(model.network, rows, batch=BATCH, budget=200, clip=None))
+    compare(found, reference(theirs, rows))
 
 
 def test_weighted_tokens_have_the_gradients_of_a_weighted_sum() -> None:

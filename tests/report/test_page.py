@@ -279,7 +279,13 @@ def test_a_page_stays_under_two_megabytes_whatever_is_in_the_run(tmp_path: Path)
     files["steps.jsonl"] = [step | {"stage": stage, "ids": []} for stage in range(14) for step in folders.steps(1000)]
     files["data.json"]["sources"] *= 100
     files["findings.json"] *= 1000
-    assert len(render(made(files, tmp_path)).encode()) < 2_000_000
+    text = "\u200b\x1b<&" * 2_000
+    samples = [{"prompt": f"{i}{text}", "prediction": text, "reference": text, "scores": {}} for i in range(20)]
+    for entry in files["evals.jsonl"]:
+        entry["samples"] = samples
+    page = render(made(files, tmp_path))
+    assert page.count('<details class="sample"') == 8
+    assert len(page.encode()) < 2_000_000
 
 
 def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
