@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mingshi.ending import failed, leave_on_request
+from mingshi.ending import failed
 from mingshi.errors import Problem, RecipeError
+from mingshi.starting import prepare
 
 if TYPE_CHECKING:
     from mingshi.recipe import Recipe
@@ -36,15 +35,12 @@ ModelOption = Annotated[str | None, typer.Option(help="A known name, a folder, o
 DataOption = Annotated[list[Path] | None, typer.Option("--data", help="A file of rows; may be given several times.")]
 LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh: the language that the report opens in.")]
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-HEAVY = ("train", "eval", "predict", "chat", "merge")  # commands that compute
-
 
 def main() -> None:
     """The console script: run a command and end with the exit code of what happened."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"] or ["--help"]
     try:
-        _prepare(arguments[:1])
+        prepare(arguments)
         code = app(args=arguments, standalone_mode=False, prog_name="mingshi")
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -52,30 +48,6 @@ def main() -> None:
     except Exception as error:
         code = failed(error, debug="--debug" in sys.argv)
     sys.exit(code)
-
-
-def _prepare(command: Sequence[str]) -> None:
-    if command == ["train"]:
-        leave_on_request()
-    if command and command[0] in HEAVY:
-        _restart_with_allocator()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
-
-
-def _restart_with_allocator() -> None:
-    """glibc returns large buffers to the system at once and faults them in anew, which costs a multiple of the work.
-
-    Its thresholds are read when a process starts, so the process starts again, once. MINGSHI_ALLOCATOR=off leaves it.
-    """
-    if not sys.platform.startswith("linux") or os.environ.get("MINGSHI_ALLOCATOR") == "off":
-        return
-    if any(name in os.environ for name in ALLOCATOR):
-        return
-    os.environ.update(ALLOCATOR)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # heard by the new process
-    os.execv(sys.executable, [sys.executable, "-m", "mingshi", *sys.argv[1:]])
 
 
 def _print_json(value: Any) -> None:
@@ -308,6 +280,7 @@ def chat(
     """Talk to a model, with the very template that it was trained with."""
     if json and message is None:
         raise RecipeError("--json gives one answer, and there is no question", "Give the question after the model.")
+    from mingshi.terminal import is_interactive
     from mingshi.types import Message
     from mingshi.use import Conversation, open_model
 
@@ -321,7 +294,7 @@ def chat(
     _note("An empty line or Ctrl-D ends the conversation.")
     while True:
         try:
-            asked = input("> ")
+            asked = input("> " if is_interactive() else "")
         except EOFError:
             return
         if not asked.strip():

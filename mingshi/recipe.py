@@ -78,7 +78,7 @@ class Recipe(Settings):
     output: str
     """The run folder."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    template: str = "auto"
+    template: Literal["auto", "own", "turns", "zh-instruction", "alpaca"] = "auto"
     """auto: the model's own, or `turns` where it has none; or a name: zh-instruction, alpaca, turns."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """What the network computes in; what trains has float32 masters whatever this says."""

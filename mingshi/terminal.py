@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import (
@@ -48,7 +49,8 @@ class Terminal:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
         times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-        live = self.console.is_terminal or self.console.is_jupyter
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None  # what rich draws bars with there
+        live = self.console.is_terminal or widgets
         self.progress = Progress(*columns, *times, console=self.console, transient=True, disable=not live)
         self.live = live
         self.training: TaskID | None = None
@@ -77,7 +79,7 @@ class Terminal:
         note = f"loss {step.loss:.4f}  {rate:,.0f} tokens/s"
         if self.training is None:
             self.training = self.progress.add_task("train", total=steps, completed=step.number - 1, note="")
-        self.progress.update(self.training, completed=step.number, note=note)
+        self.progress.update(self.training, total=steps, completed=step.number, note=note)
         if not self.live and (step.number % LINES_BETWEEN == 0 or step.number in (1, steps)):
             self.say(f"step {step.number}/{steps}  {note}  lr {step.learning_rate:.2e}  |g| {step.gradient_norm:.3f}")
         if step.number == steps:

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluate", "preview"),
     ("use",),
     ("run", "verify"),
-    ("api",),
+    ("api", "starting"),
     ("cli",),
     ("__main__",),
 )
@@ -63,7 +63,7 @@ MOST_DYNAMIC = 12
 PRINTERS = {"cli", "ending"}  # the two ends of the command line: what came out, and what went wrong
 
 # A parameter of a command is an option that a person may type: there are as many as the command has.
-WIDE: dict[str, str] = {"cli.train": "the options of `mingshi train`"}
+WIDE: dict[str, str] = {"cli.train": "the options of `train`", "cli.preview": "the options of `preview`"}
 
 MODULES_OF_PICKLE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

@@ -6,7 +6,7 @@ import ast
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -16,6 +16,7 @@ from tiny import ROWS, tiny_model
 
 import mingshi
 from mingshi.data.formats import DataSource
+from mingshi.data.named_templates import TEXTS
 from mingshi.errors import RecipeError
 from mingshi.evals import Generation, Perplexity
 from mingshi.model.adapters import Full, Lora
@@ -157,12 +158,12 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
 def test_numbers_and_words_are_what_yaml_1_2_says(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(
-        "model: no\noutput: 名师/run\ntemplate: off\nstages:\n"
+        "model: no\noutput: 名师/run\nstages:\n"
         "  - {data: [{path: yes}], optim: {learning_rate: 1e-5, epsilon: 1e-8}, batch: 0o10}\n",
         encoding="utf-8",
     )
     recipe = read_recipe(file)
-    assert (recipe.model, recipe.template, recipe.stages[0].data[0].path) == ("no", "off", "yes")
+    assert (recipe.model, recipe.stages[0].data[0].path) == ("no", "yes")
     assert recipe.output == "名师/run" and recipe.stages[0].batch == 8
     assert recipe.stages[0].optim.learning_rate == 1e-5
 
@@ -315,3 +316,7 @@ def test_defaults_can_be_said_aloud() -> None:
     recipe = parse({"model": "m", "output": "o", "stages": [{"data": [{"path": "a"}]}]})
     assert parse(recipe.model_dump(mode="json")) == recipe
     assert math.isfinite(recipe.stages[0].optim.warmup)
+
+
+def test_the_templates_that_a_recipe_may_name_are_those_that_there_are() -> None:
+    assert get_args(Recipe.model_fields["template"].annotation) == ("auto", "own", *TEXTS)

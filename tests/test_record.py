@@ -1,4 +1,4 @@
-"""What the run folder promises: one owner, whole lines, no secrets, no absolute paths, and resume only of the same run."""
+"""What the run folder promises: one owner, whole lines, no secrets, no absolute paths, resume of the same run only."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def _forward(layer: Any, original: Any, x: torch.Tensor, *rest: Any, **named: An
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     flat = x.reshape(-1, x.shape[-1])
     output = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-        flat, base.weight, base.bias, down, up, layer.scaling[adapter])
+        flat, base.weight, base.bias, down, up, layer.scaling[adapter]
+    )
     return output.view(*x.shape[:-1], -1)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from mingshi.data.plan import pack
+from mingshi.errors import DataError, Problem
 from mingshi.types import Batch, Chat, Example, Loss, Network, Reject, Rendered, Sample, Settings
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ class Sft(Settings):
         return samples if len(samples) > 1 else (samples or outcomes)[0]
 
     def _sample(self, example: Example, rendered: Rendered) -> Sample | Reject:
-        if len(rendered.tokens) > self.max_length and self.too_long != "truncate":
+        if len(rendered.tokens) > self.max_length and self.too_long == "error":
+            what = f"{len(rendered.tokens)} tokens, over max_length {self.max_length}"
+            mend = "Raise objective.max_length, or set objective.too_long to drop or truncate."
+            raise DataError(Problem(file=example.source, line=example.line, what=what, mend=mend))
+        if len(rendered.tokens) > self.max_length and self.too_long == "drop":
             return Reject(
                 source=example.source,
                 line=example.line,

@@ -36,12 +36,12 @@ WRONG: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("train {recipe} --output {rows}", 2, ("output", "cannot be used")),
     ("train {recipe} --output {model}", 2, ("holds files that are not a run's",)),
     ("train {recipe} --output {empty} --lang fr", 2, ("--lang fr",)),
-    ("train {recipe} --output {new} --set template=nosuch", 2, ("template", "nosuch")),
+    ("train {recipe} --output {new} --set template=nosuch", 2, ("template", "'zh-instruction'", "Not 'nosuch'")),
     ("train {recipe} --output {new} --set model={folder}/none", 4, ("no such folder",)),
     ("train {recipe} --output {new} --set model={rows}", 4, ("a file, not a model's folder",)),
     ("train {recipe} --output {new} --set model={empty}", 4, ("empty",)),
     ("train {recipe} --output {new} --set stages.0.adapter.targets=[q]", 4, ("no such linear layer", "q_proj")),
-    ("train {recipe} --output {new} --set test=[{{path:{folder}/x.jsonl}}]", 2, ("test",)),
+    ("train {recipe} --output {new} --set test.0.path={folder}/x.jsonl", 3, ("x.jsonl",)),
     ("train --model {model} --data {folder}/none.jsonl", 3, ("none.jsonl", "no such file")),
     ("train --model {model} --data {model}", 3, ("is not a file",)),
     ("train --model {model} --data {nothing}", 3, ("holds no rows",)),
@@ -53,7 +53,7 @@ WRONG: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("eval {run} {folder}/none.jsonl", 3, ("none.jsonl",)),
     ("eval {folder}/none {rows}", 4, ("no such folder",)),
     ("eval {run}", 2, ("Missing argument",)),
-    ("eval {run} {rows} --template nosuch", 2, ("nosuch",)),
+    ("eval {run} {rows} --template nosuch", 4, ("no template 'nosuch'", "zh-instruction")),
     ("eval {unfinished} {rows}", 4, ("no trained model yet", "--resume")),
     ("predict {run} {rows} --max-new-tokens 1 --output {folder}", 2, ("is a directory",)),
     ("predict {run} {rows} --max-new-tokens 1 --output {folder}/no/file", 2, ("no such file or directory",)),
@@ -85,11 +85,22 @@ def places(place: Place, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("line", "code", "words"), WRONG, ids=[line for line, _, _ in WRONG])
 def test_a_mistake_is_told_in_one_line(
-    line: str, code: int, words: tuple[str, ...], places: dict[str, str], mingshi: Command, tmp_path: Path
+    line: str,
+    code: int,
+    words: tuple[str, ...],
+    places: dict[str, str],
+    mingshi: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert is_one_error(mingshi(*line.format(**places).split()), code, words)
     assert not (tmp_path / "new" / "adapter").exists()
+
+
+def test_a_name_that_is_not_utf_8_is_refused_and_shown_in_ascii(mingshi: Command, tmp_path: Path) -> None:
+    said = mingshi("train", "--model", "m", "--data", tmp_path / "\udcff.jsonl")
+    assert is_one_error(said, 2, ("udcff.jsonl", "is not UTF-8", "Rename it."))
 
 
 def test_every_mistake_of_a_recipe_has_a_line_of_its_own(mingshi: Command, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cache of encoded samples: what goes in comes out, every row is counted, and damage is mended by doing it again."""
+"""The cache of encoded samples: what goes in comes out, every row is counted, damage is mended by doing it again."""
 
 from __future__ import annotations
 

@@ -28,4 +28,4 @@ def test_marks_say_where_contents_went() -> None:
 @given(st.text(max_size=9), st.text(max_size=9), st.text(max_size=9))
 def test_shared_length_is_the_longest_common_beginning(common: str, first: str, second: str) -> None:
     length = shared_length(common + first, common + second)
-    assert length == len(os.path.commonprefix([common + first, common + second]))
+    assert length == len(os.path.commonprefix([common + first, common + second]))  # noqa: RUF071 (characters are meant)

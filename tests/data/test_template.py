@@ -88,7 +88,8 @@ ALPACA_END = ". Write a response that appropriately completes the request.\n\n"
         (
             "alpaca",
             (user("a"), INPUT, assistant("b")),
-            f"{ALPACA_START}{ALPACA_INPUT}{ALPACA_END}### Instruction:\na\n\n### Input:\nname\n\n### Response:b<|endoftext|>",
+            f"{ALPACA_START}{ALPACA_INPUT}{ALPACA_END}"
+            "### Instruction:\na\n\n### Input:\nname\n\n### Response:b<|endoftext|>",
         ),
         ("turns", (SYSTEM, *ASK), "<|system|>Be kind.<|end|><|user|>hello?<|end|><|assistant|>Hello world<|end|>"),
         ("turns", (user("a"), INPUT, assistant("b")), "<|user|>a\n\nname<|end|><|assistant|>b<|end|>"),

@@ -1,4 +1,4 @@
-"""Nothing that must not be shown reaches a run folder: no secret by key, shape, place or environment, no absolute path."""
+"""Nothing that must not be shown reaches a run folder: no secret by key, shape or environment, no absolute path."""
 
 from __future__ import annotations
 
