@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from mingshi.data.formats import DataSource
 from mingshi.errors import Problem, RecipeError
@@ -156,7 +157,16 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     yaml = YAML()
     yaml.default_flow_style = None
     with path.open("w", encoding="utf-8") as stream:
-        yaml.dump(recipe.model_dump(mode="json"), stream)
+        yaml.dump(_quoted(recipe.model_dump(mode="json")), stream)
+
+
+def _quoted(value: Any) -> Any:
+    """Texts with characters that cannot be seen go between double quotes: elsewhere YAML reads some as line breaks."""
+    if isinstance(value, Mapping):
+        return {_quoted(key): _quoted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_quoted(inner) for inner in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def _load(path: Path) -> CommentedMap:

@@ -233,7 +233,7 @@ def test_fields_that_contradict_each_other_are_refused(lines: str, words: str, t
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(lambda text: "\x00" not in text)
 awkward = st.sampled_from(
-    ["1e-5", "no", "null", "~", "0o7", "1_0", "=", "a: b", "# x", " x ", "2020-01-01", "-", "é\n"]
+    ["1e-5", "no", "null", "~", "0o7", "1_0", "=", "a: b", "# x", " x ", "2020-01-01", "-", "é\n", "¾\x85"]
 )
 
 
