@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mingshi import measured
 from mingshi.data.plan import micro_batches
 from mingshi.display import Display
 from mingshi.evals import Perplexity, compare
@@ -52,19 +53,31 @@ class Suite:
             return
         self.model.network.eval()
         for evaluator in self.recipe.evals:
-            scores = run_evaluator(
-                evaluator,
-                self.model,
-                self.tests,
-                objective=self.recipe.stages[-1].objective,
-                stream=self.recipe.stream,
-                seed=self.recipe.seed,
-                display=self.display,
-            )
+            scores = self._measured(evaluator, untrained=when == "before")
             self.results[when, evaluator.kind] = scores
             self.record.write_eval(stage=stage, step=step, when=when, data="test", kind=evaluator.kind, scores=scores)
             for line in summary_lines(f"{when:6} {evaluator.kind}", scores):
                 self.display.say(line)
+
+    def _measured(self, evaluator: Evaluator, *, untrained: bool) -> Scores:
+        recipe, objective = self.recipe, self.recipe.stages[-1].objective
+        settings = (evaluator, objective, recipe.seed, recipe.stream)
+        name = measured.key(self.model, self.tests.ledger, settings) if untrained else None
+        scores = measured.recall(name)
+        if scores is not None:
+            self.display.say(f"before {evaluator.kind}: measured by an earlier run of the same model on the same rows")
+            return scores
+        scores = run_evaluator(
+            evaluator,
+            self.model,
+            self.tests,
+            objective=objective,
+            stream=recipe.stream,
+            seed=recipe.seed,
+            display=self.display,
+        )
+        measured.remember(name, scores)
+        return scores
 
     def differences(self) -> dict[str, Score]:
         """After less before on the same items, by `kind.metric`, with paired intervals."""

@@ -25,7 +25,7 @@ Columns = np.ndarray  # one-dimensional, of the type that its field names
 class Settings(BaseModel):
     """Base of everything a recipe can say: frozen, and a key that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

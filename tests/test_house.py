@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loop", "record", "checkpoint"),
     ("report", "notebook", "ending", "resume"),
     ("recipe",),
-    ("prepare", "card"),
+    ("prepare", "card", "measured"),
     ("evaluate", "preview"),
     ("use",),
     ("run", "verify"),

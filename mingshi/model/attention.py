@@ -49,7 +49,8 @@ class Layout:
     """Which rows attend to which, for every layer of one batch."""
 
     groups: tuple[Group, ...]
-    tokens: int
+    queries: torch.Tensor  # the rows of all groups' queries and keys, one group after another: gathered in one go
+    keys: torch.Tensor
     order: torch.Tensor  # where the concatenated outputs of the groups belong in the stream: order[t] is t's row there
 
 
@@ -90,10 +91,17 @@ def layout(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Layou
             width = len(prefix) if len(prefix) % BLOCK == 0 else _round_up(len(prefix))
             shapes[width, _round_up(len(own))].append((prefix, own))
     groups = [_group(width, height, items, device) for (width, height), items in sorted(shapes.items())]
-    rows = torch.cat([group.rows for group in groups]) if groups else torch.empty(0, dtype=torch.int64)
-    order = torch.empty_like(rows)
-    order[rows] = torch.arange(len(rows), device=rows.device)
-    return Layout(tuple(groups), len(rows), order)
+    order = torch.empty(int(segments[:, 1].sum()), dtype=torch.int64, device=device)
+    before = 0
+    for group in groups:
+        order[group.rows] = group.valid + before
+        before += group.queries_NQ.numel()
+    return Layout(
+        groups=tuple(groups),
+        queries=torch.cat([group.queries_NQ.view(-1) for group in groups]),
+        keys=torch.cat([group.keys_NK.view(-1) for group in groups]),
+        order=order,
+    )
 
 
 def _group(width: int, height: int, items: list[tuple[np.ndarray, np.ndarray]], device: str | torch.device) -> Group:
@@ -167,34 +175,37 @@ def packed_attention(
     Softmax of scaled dot products (Vaswani et al. 2017, equation 1), grouped-query (Ainslie et al. 2023); `softcap` is
     Gemma 2's `cap * tanh(score / cap)`.
     """
-    outputs = []
+    layout = packed.layout
     masks = packed.masks_for(window, query_THD.dtype)
-    for group, mask in zip(packed.layout.groups, masks, strict=True):
-        outputs.append(_attend(query_THD, key_TGD, value_TGD, group, mask, scaling, dropout, softcap))
-    return torch.cat(outputs).index_select(0, packed.layout.order)
+    queries = (query_THD * scaling).index_select(0, layout.queries).split([g.queries_NQ.numel() for g in layout.groups])
+    widths = [group.keys_NK.numel() for group in layout.groups]
+    keys = key_TGD.index_select(0, layout.keys).split(widths)
+    values = value_TGD.index_select(0, layout.keys).split(widths)
+    outputs = [
+        _attend(query, key, value, group, mask, dropout, softcap)
+        for query, key, value, group, mask in zip(queries, keys, values, layout.groups, masks, strict=True)
+    ]
+    return torch.cat(outputs).index_select(0, layout.order)
 
 
 def _attend(
-    query_THD: torch.Tensor,
-    key_TGD: torch.Tensor,
-    value_TGD: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
     group: Group,
     mask: torch.Tensor,
-    scaling: float,
     dropout: float,
     softcap: float | None,
 ) -> torch.Tensor:
+    """One group: gathered rows `[N Q, H, D]` and `[N K, G, D]` in, `[N Q, H, D]` out."""
     (items, height), width = group.queries_NQ.shape, group.keys_NK.shape[1]
-    heads, depth = query_THD.shape[1:]
-    shared = key_TGD.shape[1]
-    query = query_THD.index_select(0, group.queries_NQ.view(-1)).view(items, height, shared, heads // shared, depth)
+    (heads, depth), shared = query.shape[1:], key.shape[1]
     # Queries that share a key-value head stand below one another, so keys are never repeated.
+    query = query.view(items, height, shared, heads // shared, depth)
     query = query.permute(0, 2, 3, 1, 4).reshape(items * shared, -1, depth)
-    key = key_TGD.index_select(0, group.keys_NK.view(-1)).view(items, width, shared, depth)
-    value = value_TGD.index_select(0, group.keys_NK.view(-1)).view(items, width, shared, value_TGD.shape[2])
-    key = key.transpose(1, 2).reshape(items * shared, width, depth)
-    value = value.transpose(1, 2).reshape(items * shared, width, -1)
-    scores = torch.bmm(query * scaling, key.transpose(1, 2))
+    key = key.view(items, width, shared, depth).transpose(1, 2).reshape(items * shared, width, depth)
+    value = value.view(items, width, shared, -1).transpose(1, 2).reshape(items * shared, width, -1)
+    scores = torch.bmm(query, key.transpose(1, 2))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.view(items, heads, height, width) + mask
@@ -202,8 +213,7 @@ def _attend(
     if dropout:
         shares = torch.nn.functional.dropout(shares, dropout)
     output = torch.bmm(shares.view(items * shared, -1, width), value)
-    output = output.view(items, heads, height, -1).transpose(1, 2).reshape(items * height, heads, -1)
-    return output.index_select(0, group.valid)
+    return output.view(items, heads, height, -1).transpose(1, 2).reshape(items * height, heads, -1)
 
 
 def attention_forward(

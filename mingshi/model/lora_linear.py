@@ -46,7 +46,7 @@ class _LoraLinear(torch.autograd.Function):
             x_gradient = upstream_TO @ weight_OI
             x_gradient.addmm_(narrow_gradient_Tr, down_rI.to(upstream_TO.dtype))
         down_gradient = (narrow_gradient_Tr.T @ x_TI).to(down_rI.dtype)
-        up_gradient = (upstream_TO.T @ narrow_Tr).to(up_Or.dtype) * ctx.scaling
+        up_gradient = (narrow_Tr.T @ upstream_TO).T.to(up_Or.dtype) * ctx.scaling  # faster with its few rows first
         return x_gradient, None, None, down_gradient, up_gradient, None
 
 
