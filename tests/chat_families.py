@@ -157,10 +157,12 @@ def template_text(family: str) -> str:
     return (asset("trl-templates") / f"{family}.jinja").read_text(encoding="utf-8")
 
 
+HOME = Path(os.environ.get("MINGSHI_CACHE", Path.home() / ".cache" / "mingshi"))  # before any test sets its own
+
+
 def asset(name: str) -> Path:
     """A folder that the fetch script fills; a test that needs it fails without."""
-    home = Path(os.environ.get("MINGSHI_CACHE", Path.home() / ".cache" / "mingshi"))
-    folder = home / "assets" / name
+    folder = HOME / "assets" / name
     if not folder.is_dir():
         pytest.fail(f"{folder} is missing. Get it with ./scripts/fetch {name}")
     return folder

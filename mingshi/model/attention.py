@@ -177,15 +177,20 @@ def packed_attention(
     """
     layout = packed.layout
     masks = packed.masks_for(window, query_THD.dtype)
-    queries = (query_THD * scaling).index_select(0, layout.queries).split([g.queries_NQ.numel() for g in layout.groups])
+    heights = [group.queries_NQ.numel() for group in layout.groups]
     widths = [group.keys_NK.numel() for group in layout.groups]
-    keys = key_TGD.index_select(0, layout.keys).split(widths)
-    values = value_TGD.index_select(0, layout.keys).split(widths)
+    queries = _gathered(query_THD * scaling, layout.queries, heights)
+    keys, values = _gathered(key_TGD, layout.keys, widths), _gathered(value_TGD, layout.keys, widths)
     outputs = [
         _attend(query, key, value, group, mask, dropout, softcap)
         for query, key, value, group, mask in zip(queries, keys, values, layout.groups, masks, strict=True)
     ]
     return torch.cat(outputs).index_select(0, layout.order)
+
+
+def _gathered(rows: torch.Tensor, index: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
+    """One gather for all groups: its backward is then one sum, not one of the stream's whole size for each group."""
+    return torch.split_with_sizes(rows.index_select(0, index), sizes)
 
 
 def _attend(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from mingshi.report.numbers import figure
 from mingshi.report.plots import Frame, Point, Scale, histogram, scale
 from mingshi.report.summary import Interval, Record, Stage, number, smoothed, whole
-from mingshi.report.words import Both, word
+from mingshi.report.words import Both, plain, word
 
 ROWS_AT_MOST = 200  # of a table behind a figure
 
@@ -38,6 +38,8 @@ def loss_figure(stage: Stage) -> Figure:
     frame = Frame(across=steps_scale(stage), up=_loss_scale(points, curve, stage.validation))
     broken = [int(x) for x, loss in points if not math.isfinite(loss)]
     parts = [frame.curve(points, "raw")]
+    if stage.best is not None and len(stage.validation) > 1:  # of one point nothing is the best
+        parts.append(frame.upright(stage.best, "best", word("curves.best", step=f"{stage.best:,}")))
     legend = [("raw", word("curves.raw"))]
     if len(points) > 10:
         parts.append(frame.curve(curve, "smooth"))
@@ -47,8 +49,6 @@ def loss_figure(stage: Stage) -> Figure:
         parts += _validation(frame, stage.validation)
     if broken:
         parts.append(frame.upright(broken[0], "broken", word("curves.broken", step=f"{broken[0]:,}")))
-    if stage.best is not None and stage.validation:
-        parts.append(frame.upright(stage.best, "best", word("curves.best", step=f"{stage.best:,}")))
     columns, rows, thinning = _loss_table(stage, means)
     return Figure(
         title=word("curves.loss"),
@@ -114,7 +114,7 @@ def series(stage: Stage, name: str) -> list[Point]:
 
 
 def steps_scale(stage: Stage) -> Scale:
-    return Scale(low=0, high=1.01 * max([1, *(whole(step.get("number")) for step in stage.steps)]))
+    return Scale(low=0, high=1.02 * max([1, *(whole(step.get("number")) for step in stage.steps)]))
 
 
 def _loss_scale(points: Sequence[Point], curve: Sequence[Point], validation: Sequence[tuple[float, Interval]]) -> Scale:
@@ -127,7 +127,10 @@ def _loss_scale(points: Sequence[Point], curve: Sequence[Point], validation: Seq
 def _validation(frame: Frame, points: Sequence[tuple[float, Interval]]) -> list[Markup]:
     spans = [(step, max(loss.low, frame.up.low), min(loss.high, frame.up.high)) for step, loss in points if loss.known]
     places = [(step, loss.value) for step, loss in points]
-    return [frame.curve(places, "between"), frame.whiskers(spans, "validation"), frame.dots(places, "validation")]
+    drawn = [frame.curve(places, "between"), frame.whiskers(spans, "validation"), frame.dots(places, "validation")]
+    if len(places) == 1:  # alone it is no curve: its number says more
+        drawn.append(frame.label(places[0], plain(figure(places[0][1])), "validation"))
+    return drawn
 
 
 def _loss_notes(stage: Stage, frame: Frame, points: Sequence[Point]) -> list[Both]:

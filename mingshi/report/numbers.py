@@ -23,7 +23,7 @@ def figure(value: object, decimals: int | None = None, *, signed: bool = False) 
         mantissa, exponent = f"{value:.2e}".split("e")
         power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         return f"{mantissa.rstrip('0').rstrip('.').replace('-', '−')}×10{power}"
-    shown = f"{value:{'+' if signed else ''},.{places(value) if decimals is None else decimals}f}"
+    shown = f"{value:{'+' if signed and value else ''},.{places(value) if decimals is None else decimals}f}"
     if decimals is None and "." in shown:
         shown = shown.rstrip("0").rstrip(".")
     return shown.replace("-", "−")

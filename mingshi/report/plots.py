@@ -94,6 +94,12 @@ class Frame:
         dot = Markup('<circle class="{}" cx="{}" cy="{}" r="3.5"/>')
         return _join(dot.format(style, *self.spot(point)) for point in points)
 
+    def label(self, point: Point, text: Both, style: str) -> Markup:
+        """A text beside a point, on the side that has room."""
+        x, y = self.spot(point)
+        shift, anchor = ("-9", "end") if self.across.place(point[0]) > 0.5 else ("9", "start")
+        return _text(text, x=x, y=y, dx=shift, dy="4", anchor=anchor, style=style)
+
     def whiskers(self, spans: Sequence[tuple[float, float, float]], style: str) -> Markup:
         """Upright bars: (across, low, high) each."""
         bar = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
@@ -164,7 +170,8 @@ def thinned(points: Sequence[Point]) -> Sequence[Point]:
 def strip(before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> Markup:
     """Two dots with whiskers on one scale, the earlier one hollow and above: (value, low, high) each."""
     spans = [span for span in (before, after) if span is not None]
-    across = scale((value for span in spans for value in span), margin=0.12)
+    alike = len({span[0] for span in spans}) == 1  # nothing to tell apart: short whiskers in the middle
+    across = scale((value for span in spans for value in span), margin=1.0 if alike else 0.12)
     parts = []
     for span, style, y in ((before, "before", "32%"), (after, "after", "68%")):
         if span is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mingshi.report.marks import visible_html, visible_text
 from mingshi.report.numbers import share
@@ -21,7 +21,8 @@ Row = Mapping[str, Any]
 LINE_ENDS = str.maketrans({" ": "·", "\n": "↵\n", "\t": "⇥"})
 SIGNS_HTML = {" ": Markup("<s>·</s>"), "\n": Markup("<s>↵</s>\n"), "\t": Markup("<s>⇥</s>")}
 TRAINED, READ = "bold green underline", "dim"  # told apart without colour too
-LABEL_WIDTH = 16  # columns of a terminal
+LABEL_WIDTH = 18  # columns of a terminal
+MARKED, UNMARKED = "+ ", "  "  # trained or not, where a terminal or a file shows no style at all
 
 
 def preview_html(rows: Sequence[Row], *, language: str = "en") -> str:
@@ -53,14 +54,15 @@ def preview_text(rows: Sequence[Row], *, language: str = "en") -> Text:
             told.append(visible_text(str(row["rejected"])).replace("\n", " ") + "\n\n")
             continue
         for trained, label, tokens in _runs(row):
-            told.append(_padded(visible_text(_say(label, language))), style="cyan")
+            sign = MARKED if trained else UNMARKED
+            told.append(_padded(sign + visible_text(_say(label, language))), style="cyan")
             said = "".join(visible_text(str(token.get("text", "")).translate(LINE_ENDS)) for token in tokens)
             lines = said.removesuffix("\n").split("\n")
             for number, line in enumerate(lines):
                 told.append(" " * LABEL_WIDTH if number else "")  # by itself, or the indent were underlined
                 told.append(line, style=TRAINED if trained else READ).append("\n")
         told.append(_say(_counts([row]), language) + "\n\n", style="italic")
-    told.append(_say(word("preview.trained"), language), style=TRAINED).append("   ")
+    told.append(MARKED).append(_say(word("preview.trained"), language), style=TRAINED).append("   ")
     told.append(_say(word("preview.read"), language), style=READ).append("\n")
     return told
 
@@ -101,12 +103,13 @@ def _counts(rows: Sequence[Row]) -> Both:
     return word("preview.counts", **counts)
 
 
-def _run_html(run: tuple[bool, Both, list[Row]]) -> tuple[Both, Both, Markup]:
-    """Label, count, and the tokens as spans."""
+def _run_html(run: tuple[bool, Both, list[Row]]) -> tuple[Both, Both, str, Markup]:
+    """Label, count, the label again as an attribute holds it, and the tokens as spans."""
     trained, label, tokens = run
     span = Markup('<span class="token trained">{}</span>' if trained else '<span class="token">{}</span>')
     drawn = Markup("").join(span.format(_token_html(str(token.get("text", "")))) for token in tokens)
-    return label, plain(f"× {len(tokens):,}"), drawn
+    hint = escape(visible_text(label.en if label.en == label.zh else f"{label.en} · {label.zh}"))
+    return label, plain(f"× {len(tokens):,}"), hint, drawn
 
 
 def _token_html(text: str) -> Markup:

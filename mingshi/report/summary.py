@@ -58,11 +58,13 @@ class Comparison:
 
     @property
     def judgement(self) -> str:
-        """better, worse, open (the interval holds zero) or unjudged (no interval, or no direction)."""
-        if self.difference is None or not self.difference.known or self.lower is None:
-            return "unjudged"
+        """better, worse, changed (no direction is known), open (the interval holds zero), equal, or unjudged."""
+        if self.difference is None or not self.difference.known:
+            return "equal" if self.difference is not None and self.difference.value == 0 else "unjudged"
         if self.difference.low <= 0 <= self.difference.high:
             return "open"
+        if self.lower is None:
+            return "changed"
         return "better" if (self.difference.high < 0) == self.lower else "worse"
 
 
@@ -169,11 +171,10 @@ def verdict(run: Run) -> Both:
     if status(run) != "done":
         last = whole(run.steps[-1].get("number")) if run.steps else 0
         parts.append(word(f"state.{status(run)}", step=f"{last:,}"))
-    clauses = [_clause(entry) for entry in _headlines(comparisons(run))]
-    if clauses:
-        joint, end = word("verdict.join"), word("verdict.end")
-        english = joint.en.join(clause.en for clause in clauses)
-        parts.append(Both(english[0].upper() + english[1:] + end.en, joint.zh.join(c.zh for c in clauses) + end.zh))
+    if headlines := _headlines(comparisons(run)):
+        clauses = [_clause(entry) for entry in headlines]
+        told = Both("; ".join(clause.en for clause in clauses), "；".join(clause.zh for clause in clauses))
+        parts.append(word(f"verdict.{_lead(headlines)}", told=told))
     elif status(run) == "done":
         parts.append(_without_a_test_set(run))
     return Both(" ".join(part.en for part in parts), "".join(part.zh for part in parts))
@@ -188,6 +189,19 @@ def _without_a_test_set(run: Run) -> Both:
     return word("verdict.validation", value=figure(loss.value, 2), step=f"{int(step):,}")
 
 
+def _lead(headlines: Sequence[Comparison]) -> str:
+    """What the headlines say together, and no more than that."""
+    judged = [entry.judgement for entry in headlines]
+    better, worse = judged.count("better"), judged.count("worse")
+    if better and worse:
+        return "mixed"
+    if better:
+        return "improved" if better == len(judged) else "partly"
+    if worse:
+        return "worsened" if worse == len(judged) else "lost"
+    return "untested" if {"unjudged", "changed"} & set(judged) else "unimproved"
+
+
 def _headlines(found: Sequence[Comparison]) -> list[Comparison]:
     """The two that matter most, and whatever got worse."""
     pairs = [entry for entry in found if entry.before is not None and entry.after is not None]
@@ -199,14 +213,16 @@ def _headlines(found: Sequence[Comparison]) -> list[Comparison]:
 def _clause(entry: Comparison) -> Both:
     before, after, difference = shown(entry)
     assert entry.difference is not None and entry.before is not None and entry.after is not None
+    unit = either("unit", entry.metric) if f"unit.{entry.metric}" in WORDS else plain("")
+    if entry.judgement == "equal":
+        return word("verdict.stayed", metric=entry.name, after=after[0], unit=unit)
     if entry.difference.known:
         low, high = difference[1:]
         sure = word("verdict.sure", difference=difference[0], low=low, high=high)
     else:
         sure = word("verdict.unsure", difference=difference[0])
-    unit = either("unit", entry.metric) if f"unit.{entry.metric}" in WORDS else plain("")
     key = "verdict.fell" if entry.difference.value < 0 else "verdict.rose"
-    if entry.judgement == "open" or entry.difference.value == 0:
+    if entry.judgement == "open":
         key = "verdict.same"
     return word(key, metric=entry.name, before=before[0], after=after[0], unit=unit, sure=sure)
 

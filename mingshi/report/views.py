@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,19 @@ REASONS_AT_MOST = 12
 STAGES_AT_MOST = 12  # that are drawn
 LINES_AT_MOST = 40  # of any list: files, rejected rows, findings
 LONG = 1500  # characters of a line that may be long: the command, the versions
+HEADING_AT_MOST = 110  # characters of a folded sample's heading
+PROMPT_AT_MOST = 100_000  # characters, from the end, that are searched for the last turn
 EXAMPLES_AT_MOST = 5  # rejected rows of one file, rows of one finding
+
+# How a user's turn begins and ends in common families of templates: only the headings of samples depend on it.
+_TURN = re.compile(
+    r"<\|im_start\|>user|<\|start_header_id\|>user<\|end_header_id\|>|<start_of_turn>user|<\|turn>user|<\|user\|>"
+    r"|<\|User\|>|<｜User｜>|\[INST\]|^### Instruction:|^指令:",
+    re.MULTILINE,
+)
+_CONTROL = re.compile(
+    r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<end_of_turn>|<turn\|>|\[/INST\]|^### Response:|^输出:", re.MULTILINE
+)
 
 Line = tuple[Both, Both]  # a name and what it is
 
@@ -47,7 +60,8 @@ def asked(run: Run) -> list[tuple[Both | None, list[Line]]]:
     total, trainable = whole(model.get("parameters")), whole(model.get("trainable"))
     if total:
         counts = {"total": f"{total:,}", "trainable": f"{trainable:,}", "share": share(trainable, total)}
-        lines.append((word("asked.parameters.name"), word("asked.parameters", **counts)))
+        said = word("asked.parameters", **counts) if trainable else plain(counts["total"])
+        lines.append((word("asked.parameters.name"), said))
     for name in ("template", "precision"):
         if model.get(name):
             lines.append((word(f"asked.{name}"), plain(model[name])))
@@ -222,12 +236,21 @@ def samples(evals: Sequence[Record]) -> list[dict[str, Any]]:
         base = other or one or {}
         pairs.append(
             {
+                "asked": asked_in(str(base.get("prompt") or "")),
                 "prompt": base.get("prompt", ""),
                 "reference": base.get("reference"),
                 "answers": [("before", _answer(one), _marks(one)), ("after", _answer(other), _marks(other))],
             }
         )
     return pairs
+
+
+def asked_in(prompt: str) -> str:
+    """How the last user turn of a rendered prompt begins, on one line; all of it where no turn can be told."""
+    turn = _TURN.split(prompt[-PROMPT_AT_MOST:])[-1].lstrip()
+    said = _CONTROL.split(turn, maxsplit=1)[0].strip() or prompt.strip()
+    line = " ".join(said[: 4 * HEADING_AT_MOST].split())
+    return line if len(line) <= HEADING_AT_MOST else line[:HEADING_AT_MOST] + "…"
 
 
 def _key(sample: Record) -> str:

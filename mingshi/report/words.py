@@ -52,8 +52,8 @@ WORDS: dict[str, Both] = {
     "status.interrupted": Both("Interrupted, resumable", "已中断，可继续"),
     "status.unknown": Both("Status unknown", "状态未知"),
     "state.running": Both(
-        "The run was still going when this page was written; it stood at step {step}.",
-        "生成本页时训练仍在进行，当时到第 {step} 步。",
+        "The run had not ended when this page was written; its last recorded step is {step}.",
+        "生成本页时训练尚未结束，已记录到第 {step} 步。",
     ),
     "state.stopped": Both("The run was stopped after step {step}.", "训练在第 {step} 步之后被停止。"),
     "state.diverged": Both(
@@ -85,8 +85,8 @@ WORDS: dict[str, Both] = {
         "{metric} rose from {before} to {after}{unit}{sure}", "{metric}从 {before} 升到 {after}{unit}{sure}"
     ),
     "verdict.same": Both(
-        "no difference shown in {metric}: {before} before, {after} after{unit}{sure}",
-        "{metric}未见差异：训练前 {before}，训练后 {after}{unit}{sure}",
+        "{metric} shows no clear difference, {before} before and {after}{unit} after{sure}",
+        "{metric}无明显差异，训练前 {before}、训练后 {after}{unit}{sure}",
     ),
     "verdict.sure": Both(
         " ({difference}, 95 % interval {low} to {high})", "（{difference}，95% 置信区间 {low} 至 {high}）"
@@ -105,11 +105,26 @@ WORDS: dict[str, Both] = {
         "没有测试集可作训练前后对比。验证集损失在第 {step} 步最低：{value} 奈特/词元；"
         "权重正是按它选出的，因此这个数偏乐观。",
     ),
-    "verdict.join": Both("; ", "；"),
-    "verdict.end": Both(".", "。"),
+    "verdict.stayed": Both("{metric} stayed at {after}{unit}", "{metric}仍为 {after}{unit}"),
+    "verdict.improved": Both("The model improved: {told}.", "模型有提升：{told}。"),
+    "verdict.partly": Both("The model improved only in part: {told}.", "模型仅有部分提升：{told}。"),
+    "verdict.mixed": Both(
+        "The model improved in some respects and got worse in others: {told}.", "模型有得有失：{told}。"
+    ),
+    "verdict.unimproved": Both("No improvement is shown: {told}.", "未见提升：{told}。"),
+    "verdict.lost": Both(
+        "No improvement is shown, and in part the model got worse: {told}.", "未见提升，且部分指标变差：{told}。"
+    ),
+    "verdict.worsened": Both("The model got worse: {told}.", "模型变差：{told}。"),
+    "verdict.untested": Both(
+        "Whether the model improved cannot be told from these numbers: {told}.",
+        "仅凭这些数字无法判断是否有提升：{told}。",
+    ),
     "verdict.worse": Both("worse", "变差"),
     "verdict.better": Both("better", "变好"),
-    "verdict.open": Both("no difference shown", "未见差异"),
+    "verdict.changed": Both("changed", "有变化"),
+    "verdict.open": Both("no clear difference", "无明显差异"),
+    "verdict.equal": Both("no change", "无变化"),
     "verdict.unjudged": Both("no interval", "无区间"),
     # what was asked
     "asked.title": Both("What was asked", "任务"),
@@ -224,7 +239,7 @@ WORDS: dict[str, Both] = {
     # findings
     "findings.title": Both("Findings", "检查结果"),
     "findings.none": Both("The checks found nothing to report.", "检查未发现问题。"),
-    "findings.note": Both("Note", "提示"),
+    "findings.note": Both("Note", "提醒"),
     "findings.warning": Both("Warning", "警告"),
     "findings.error": Both("Error", "错误"),
     "findings.remedy": Both("What to do:", "处理办法："),
@@ -294,20 +309,20 @@ WORDS: dict[str, Both] = {
         "{trained} of {tokens} tokens trained ({share})", "{tokens} 个词元中训练 {trained} 个（{share}）"
     ),
     "preview.sample": Both("token", "词元"),
-    "preview.rows": Both("{rows} rows", "{rows} 行"),
+    "preview.rows": Both("Rows: {rows}", "{rows} 行"),
     "preview.spaces": Both(
         "Spaces show as ·, line ends as ↵, tabs as ⇥, other invisible characters by their code.",
         "空格显示为 ·，换行为 ↵，制表符为 ⇥，其余不可见字符显示其编码。",
     ),
     "preview.rejected": Both("Not used:", "未采用："),
     "preview.weight": Both("weight {weight}", "权重 {weight}"),
-    "reason.header": Both("header", "角色标记"),
+    "reason.header": Both("template", "模板文字"),
     "reason.content": Both("answer", "回答"),
     "reason.stop": Both("end token", "结束标记"),
     "reason.prompt": Both("prompt", "提示"),
     "reason.system": Both("system", "系统"),
     "reason.history": Both("earlier answer", "之前的回答"),
-    "reason.boundary": Both("answer and header in one token", "回答与标记连在一起"),
+    "reason.boundary": Both("answer, merged", "回答连着模板"),
     "reason.first": Both("first token", "首个词元"),
     "reason.tool": Both("tool", "工具"),
 }

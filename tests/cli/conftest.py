@@ -61,17 +61,25 @@ def by_process(*words: str | Path, folder: Path = ROOT, **environment: str) -> S
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("cli")
     model, rows, recipe, run = (folder / name for name in ("model", "rows.jsonl", "recipe.yaml", "run"))
     tiny_model(model)
     rows.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in ROWS))
     recipe.write_text(recipe_text(model, rows, run), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINGSHI_CACHE", str(folder / "cache"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        made = by_process("train", recipe, "--json")
-        yield Place(folder, model, rows, recipe, run, made)
+    made = by_process("train", recipe, "--json", MINGSHI_CACHE=str(cache_folder(tmp_path_factory)))
+    return Place(folder, model, rows, recipe, run, made)
+
+
+def cache_folder(factory: pytest.TempPathFactory) -> Path:
+    return factory.getbasetemp() / "cli-cache"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """For these tests alone: others look for fetched assets in the user's cache."""
+    monkeypatch.setenv("MINGSHI_CACHE", str(cache_folder(tmp_path_factory)))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

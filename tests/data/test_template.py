@@ -338,6 +338,8 @@ def test_harmless_chats_are_byte_for_byte_those_of_transformers(question: str, a
     chat = [user(question), assistant(answer)]
     for kind, tokenizer in HOSTILE_TOKENIZERS.items():
         template = HOSTILE[kind]
+        if any(control in question + answer for control in tokenizer.get_added_vocab()):
+            continue  # not harmless: transformers would make a control token of it
         try:
             rendered = template.render(chat)
         except RowProblem as problem:

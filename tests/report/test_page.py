@@ -20,6 +20,7 @@ from report.payloads import MARKUP, PAYLOADS, UNSEEN
 from mingshi.errors import RecipeError
 from mingshi.record import Run, read_run
 from mingshi.report.page import render, write_report
+from mingshi.report.views import asked_in
 
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "input", "div", "nav", "label", "header", "footer", "section"),
@@ -30,7 +31,7 @@ TAGS = {
 ATTRIBUTES = {
     *("lang", "charset", "http-equiv", "content", "name", "class", "type", "id", "checked", "aria-label", "for", "dir"),
     *("open", "scope", "width", "height", "aria-hidden", "viewbox", "preserveaspectratio", "vector-effect", "d"),
-    *("cx", "cy", "r", "x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "text-anchor"),
+    *("title", "cx", "cy", "r", "x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "text-anchor"),
 }
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 VOID = {"meta", "input"}
@@ -165,11 +166,12 @@ def test_a_page_opens_in_the_language_that_was_asked_for(done: Run, language: st
 def test_the_verdict_gives_the_change_with_its_interval_in_both_languages(done: Run) -> None:
     page = render(done)
     assert (
-        "Held-out loss fell from 2.41 to 1.87 nats per token (−0.54, 95 % interval −0.60 to −0.48); "
+        "The model improved: "
+        "held-out loss fell from 2.41 to 1.87 nats per token (−0.54, 95 % interval −0.60 to −0.48); "
         "ROUGE‑L rose from 0.118 to 0.312 (+0.194, 95 % interval +0.170 to +0.219)."
     ) in spoken(page, "en")
     assert (
-        "留出数据上的损失从 2.41 降到 1.87 奈特/词元（−0.54，95% 置信区间 −0.60 至 −0.48）；"
+        "模型有提升：留出数据上的损失从 2.41 降到 1.87 奈特/词元（−0.54，95% 置信区间 −0.60 至 −0.48）；"
         "ROUGE‑L从 0.118 升到 0.312（+0.194，95% 置信区间 +0.170 至 +0.219）。"
     ) in spoken(page, "zh")
 
@@ -178,7 +180,8 @@ def test_an_interval_that_holds_zero_is_called_no_difference_and_a_loss_is_named
     page = render(made(folders.chinese(), tmp_path))
     english = spoken(page, "en")
     assert (
-        "No difference shown in held-out loss: 2.41 before, 2.40 after nats per token (−0.01, 95 % interval" in english
+        "No improvement is shown, and in part the model got worse: held-out loss shows no clear difference, "
+        "2.41 before and 2.40 nats per token after (−0.01, 95 % interval" in english
     )
     assert "ROUGE‑L fell from 0.118 to 0.087 (−0.031" in english
     assert "ROUGE‑L rose" not in english and "loss fell" not in english
@@ -188,6 +191,73 @@ def test_a_change_without_an_interval_is_not_called_an_improvement(done: Run) ->
     run = dataclasses.replace(done, run={**done.run, "summary": {}})
     assert "(−0.54; no interval was recorded, so chance is not ruled out)" in spoken(render(run), "en")
     assert '<small class="judged"><span class="en" lang="en">better' not in render(run)
+    assert "Whether the model improved cannot be told from these numbers: held-out loss fell" in spoken(
+        render(run), "en"
+    )
+
+
+LESS, MORE, OPEN = (-0.5, -0.6, -0.4), (0.5, 0.4, 0.6), (-0.1, -0.3, 0.1)
+EQUAL = (0.0, "NaN", "NaN")
+
+
+@pytest.mark.parametrize(
+    ("loss", "rouge", "lead"),
+    [
+        (LESS, MORE, "The model improved: "),
+        (LESS, OPEN, "The model improved only in part: "),
+        (OPEN, OPEN, "No improvement is shown: "),
+        (OPEN, LESS, "No improvement is shown, and in part the model got worse: "),
+        (MORE, LESS, "The model got worse: "),
+        (LESS, LESS, "The model improved in some respects and got worse in others: "),
+        (LESS, (-0.1, "NaN", "NaN"), "The model improved only in part: "),
+        (EQUAL, EQUAL, "No improvement is shown: "),
+        ((-0.5, "NaN", "NaN"), EQUAL, "Whether the model improved cannot be told from these numbers: "),
+    ],
+)
+def test_the_verdict_leads_with_what_its_intervals_bear(done: Run, loss: Any, rouge: Any, lead: str) -> None:
+    named = {"perplexity.nats_per_token": loss, "generation.rougeL": rouge}
+    differences = {name: dict(zip(("value", "low", "high"), ends, strict=True)) for name, ends in named.items()}
+    evals = [copy.deepcopy(entry) for entry in done.evals if entry["when"] != "during"]
+    for entry in evals:
+        entry["scores"] = {k: v for k, v in entry["scores"].items() if f"{entry['kind']}.{k}" in named}
+    run = dataclasses.replace(done, evals=evals, run={**done.run, "summary": {"differences": differences}})
+    assert lead in spoken(render(run), "en")
+
+
+def test_a_metric_that_did_not_move_is_called_that(done: Run) -> None:
+    evals = copy.deepcopy(list(done.evals))
+    for entry in evals:
+        if entry["kind"] == "generation":
+            entry["scores"] = {"empty": {"value": 0.0, "low": 0.0, "high": 0.06, "count": 64, "signature": ""}}
+    differences = {"generation.empty": {"value": 0.0, "low": "NaN", "high": "NaN", "count": 64, "signature": ""}}
+    run = dataclasses.replace(done, evals=evals, run={**done.run, "summary": {"differences": differences}})
+    english = spoken(render(run), "en")
+    assert "Difference0.00no change" in english and "+0.00" not in english
+
+
+def test_weights_that_train_are_not_called_none_where_their_number_is_unknown(done: Run) -> None:
+    model = {name: value for name, value in done.run["model"].items() if name != "trainable"}
+    english = spoken(render(dataclasses.replace(done, run={**done.run, "model": model})), "en")
+    assert "Parameters139,400,000 " in english and "0 trained" not in english
+
+
+@pytest.mark.parametrize(
+    ("prompt", "heading"),
+    [
+        ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nSum\n up.<|im_end|>\n", "Sum up."),
+        ("<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\n2<|im_end|>\n", "2"),
+        ("<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n", "Hi"),
+        ("<s>[INST] Hi there [/INST]", "Hi there"),
+        ("### Instruction:\nName it.\n\n### Response:\n", "Name it."),
+        ("指令:翻译\n输入:你好\n输出:", "翻译 输入:你好"),
+        ("def clamp(value):\n    return value", "def clamp(value): return value"),
+        ("<|im_start|>user\n<|im_end|>", "<|im_start|>user <|im_end|>"),
+        ("a" * 200, "a" * 110 + "…"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_the_heading_of_a_sample_is_what_the_user_asked_last(prompt: str, heading: str) -> None:
+    assert asked_in(prompt) == heading
 
 
 def test_without_a_test_set_the_verdict_says_what_the_validation_set_is_worth(done: Run) -> None:
@@ -286,6 +356,14 @@ def test_a_page_stays_under_two_megabytes_whatever_is_in_the_run(tmp_path: Path)
     page = render(made(files, tmp_path))
     assert page.count('<details class="sample"') == 8
     assert len(page.encode()) < 2_000_000
+
+
+def test_a_long_run_keeps_a_page_that_a_browser_opens_at_once(tmp_path: Path) -> None:
+    files = folders.done(5_000)
+    files["data.json"]["stages"][0] |= {"lengths": [1 + index % 4_000 for index in range(10_000)], "samples": 10_000}
+    page = render(made(files, tmp_path))
+    assert "5,000" in page and "the longest has 4,000" in spoken(page, "en")
+    assert len(page.encode()) < 500_000
 
 
 def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:

@@ -83,14 +83,32 @@ def test_the_terminal_tells_trained_from_read_without_colour_too() -> None:
 def test_the_terminal_lines_up_reasons_and_tokens() -> None:
     lines = printed(ROWS).splitlines()
     assert lines[0] == "data/train.jsonl:12"
-    assert "prompt          Hi·there" in lines
-    assert lines[lines.index("answer          Yes,↵") + 1].startswith("answer, weight")
+    assert "  prompt          Hi·there" in lines
+    assert lines[lines.index("+ answer          Yes,↵") + 1].startswith("+ answer, weight")
     assert "4 of 8 tokens trained (50.0 %)" in lines
     assert "Not used: bad_json: not JSON" in lines
 
 
 def test_chinese_labels_take_two_columns_each() -> None:
-    assert "提示            Hi·there" in printed(ROWS, language="zh").splitlines()
+    assert "  提示            Hi·there" in printed(ROWS, language="zh").splitlines()
+
+
+def test_output_without_any_style_tells_trained_from_read_by_a_sign() -> None:
+    lines = [line for line in printed(ROWS).splitlines() if line.startswith(("+ ", "  "))]
+    assert [line[0] for line in lines] == [*"  ++++"]
+
+
+def test_the_reason_is_a_hint_on_its_tokens() -> None:
+    page = preview_html(ROWS)
+    assert page.count('title="prompt · 提示"') == 1 and page.count('title="answer · 回答"') == 1
+    hostile = preview_html([{"id": "a", "tokens": tokens(("x", 1.0, '"><script>\u202e'))}])
+    assert 'title="&#34;&gt;&lt;script&gt;&lt;U+202E&gt;"' in hostile
+
+
+def test_a_row_that_is_not_used_is_shown_with_its_reason() -> None:
+    page = preview_html(ROWS)
+    assert page.count('<p class="finding warning">') == 1 and "bad_json: not\nJSON" in page
+    assert "Not used:" in page and "未采用：" in page
 
 
 @pytest.mark.parametrize("rows", [[], [{"id": "a", "tokens": []}]])
