@@ -111,11 +111,12 @@ WORDS: dict[str, Both] = {
     "verdict.mixed": Both(
         "The model improved in some respects and got worse in others: {told}.", "模型有得有失：{told}。"
     ),
-    "verdict.unimproved": Both("No improvement is shown: {told}.", "未见提升：{told}。"),
+    "verdict.unimproved": Both("No improvement is shown in the main measures: {told}.", "主要指标未见提升：{told}。"),
     "verdict.lost": Both(
-        "No improvement is shown, and in part the model got worse: {told}.", "未见提升，且部分指标变差：{told}。"
+        "No improvement is shown in the main measures, and something got worse: {told}.",
+        "主要指标未见提升，且有指标变差：{told}。",
     ),
-    "verdict.worsened": Both("The model got worse: {told}.", "模型变差：{told}。"),
+    "verdict.worsened": Both("The main measures got worse: {told}.", "主要指标变差：{told}。"),
     "verdict.untested": Both(
         "Whether the model improved cannot be told from these numbers: {told}.",
         "仅凭这些数字无法判断是否有提升：{told}。",

@@ -180,7 +180,8 @@ def test_an_interval_that_holds_zero_is_called_no_difference_and_a_loss_is_named
     page = render(made(folders.chinese(), tmp_path))
     english = spoken(page, "en")
     assert (
-        "No improvement is shown, and in part the model got worse: held-out loss shows no clear difference, "
+        "No improvement is shown in the main measures, and something got worse: "
+        "held-out loss shows no clear difference, "
         "2.41 before and 2.40 nats per token after (−0.01, 95 % interval" in english
     )
     assert "ROUGE‑L fell from 0.118 to 0.087 (−0.031" in english
@@ -205,12 +206,12 @@ EQUAL = (0.0, "NaN", "NaN")
     [
         (LESS, MORE, "The model improved: "),
         (LESS, OPEN, "The model improved only in part: "),
-        (OPEN, OPEN, "No improvement is shown: "),
-        (OPEN, LESS, "No improvement is shown, and in part the model got worse: "),
-        (MORE, LESS, "The model got worse: "),
+        (OPEN, OPEN, "No improvement is shown in the main measures: "),
+        (OPEN, LESS, "No improvement is shown in the main measures, and something got worse: "),
+        (MORE, LESS, "The main measures got worse: "),
         (LESS, LESS, "The model improved in some respects and got worse in others: "),
         (LESS, (-0.1, "NaN", "NaN"), "The model improved only in part: "),
-        (EQUAL, EQUAL, "No improvement is shown: "),
+        (EQUAL, EQUAL, "No improvement is shown in the main measures: "),
         ((-0.5, "NaN", "NaN"), EQUAL, "Whether the model improved cannot be told from these numbers: "),
     ],
 )
