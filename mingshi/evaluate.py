@@ -27,13 +27,9 @@ def batches(samples: Sequence[Sample], *, objective: Objective, budget: int, dev
 
 
 def validation_scores(model: Model, samples: Joined, *, objective: Objective, budget: int, display: Display) -> Scores:
-    """Held-out loss with its interval. Dropout is off while it is measured, and back on afterwards."""
-    training = model.network.training
-    model.network.eval()
+    """Held-out loss with its interval; the evaluator itself turns dropout off, and back on afterwards."""
     streams = list(batches(samples, objective=objective, budget=budget, device=model.device))
-    scores = Perplexity().run(model, display.track(streams, len(streams), "validate"))
-    model.network.train(training)
-    return scores
+    return Perplexity().run(model, display.track(streams, len(streams), "validate"))
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +47,6 @@ class Suite:
         """Run them all and record what they say. With no test set there is nothing to say."""
         if not len(self.tests.samples):
             return
-        self.model.network.eval()
         for evaluator in self.recipe.evals:
             scores = self._measured(evaluator, untrained=when == "before")
             self.results[when, evaluator.kind] = scores
