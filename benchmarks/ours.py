@@ -34,9 +34,10 @@ def sample(row: Row, name: str) -> Sample:
     mask[:1] = False
     target = np.flatnonzero(mask)
     tokens = np.asarray(row.tokens, dtype=np.int32)
+    read = tokens[: target[-1]]
     return Sample(
-        tokens=tokens,
-        segments=np.array([[0, len(tokens), -1]], dtype=np.int32),
+        tokens=read,
+        segments=np.array([[0, len(read), -1]], dtype=np.int32),
         source=(target - 1).astype(np.int32),
         target=tokens[target],
         weight=np.ones(len(target), dtype=np.float32),
@@ -93,7 +94,7 @@ def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default)
     return Outcome(
         fingerprint=fingerprint(_seen(prepared)),
         seconds=[end - start for start, end in pairwise(times)],
-        real=[step.tokens for step in steps],
+        real=[_tokens(rows, prepared, step.number - 1) for step in steps],
         processed=[step.tokens for step in steps],
         trained=[step.trained for step in steps],
         losses=[step.loss for step in steps],
@@ -106,15 +107,20 @@ def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default)
     )
 
 
+def _tokens(rows: Sequence[Row], prepared: Work, step: int) -> int:
+    """Of a step's rows, whole: the last token of each, which only is predicted, is a token that the peer reads too."""
+    return sum(len(rows[index].tokens) for index in prepared.plan.indices(step).tolist())
+
+
 def _seen(prepared: Work) -> list[tuple[list[int], list[int]]]:
-    """Tokens and masks of every row, read back from what the objective collates."""
+    """Tokens and masks of every row, read back from what the objective collates: what is read, and the last target."""
     seen = []
     for sample in prepared.samples:
         batch = prepared.objective.collate([sample], "cpu")
-        mask = [0] * len(batch.tokens)
+        mask = [0] * (len(batch.tokens) + 1)
         for place in (batch.source + 1).tolist():
             mask[place] = 1
-        seen.append((batch.tokens.tolist(), mask))
+        seen.append(([*batch.tokens.tolist(), int(batch.target[-1])], mask))
     return seen
 
 

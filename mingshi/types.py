@@ -124,6 +124,7 @@ class Template(Protocol):
 class Sample:
     """An Example encoded for one objective.
 
+    `tokens` are those that are read: one that is only predicted is not among them.
     `segments` is `[S, 3]`: start, length, parent. A segment continues the text of its parent (-1: of nothing).
     Prediction `j` scores token `target[j]` from the hidden state at `source[j]`, an index into `tokens`.
     """

@@ -53,6 +53,7 @@ DYNAMIC: dict[str, str] = {
     "evaluate.as_json": "a frozen value's fields by name, in one order",
     "model.attention.attention_forward": "transformers hands every attention what the model's forward was given",
     "model.lora_linear._forward": "stands in for peft's own forward, whatever it is called with",
+    "model.streamlined._switch": "stands in for a module's own forward, whatever it is called with",
     "preview.network_shape": "GPT-2's settings name no inner width",
     "provenance._recordable": "any frozen value is written down by the names of its fields",
     "record.Record.update": "keys of run.json",

@@ -4,8 +4,8 @@ Stock model code runs unpatched: the function is registered with transformers' `
 the stream travels as a keyword argument of the model's forward. Without a layout the same name behaves as `sdpa`, so
 generation and plain calls need no switch.
 
-Segments are cut into blocks of at most `BLOCK` queries and grouped by shape, so that one matrix product, one softmax
-and one matrix product serve each group. Nothing wider than a block's own keys is ever computed.
+Segments are cut into blocks of queries and grouped by shape, so that one matrix product, one softmax and one matrix
+product serve each group. Nothing wider than a block's own keys is ever computed.
 
 Letters: `T` tokens, `N` items in a group, `Q` queries and `K` keys of an item, `H` heads, `G` key-value heads,
 `R = H / G` queries that share one, `D` head width.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from transformers.masking_utils import sdpa_mask
 from mingshi.types import Network
 
 NAME = "mingshi"
-BLOCK = 256  # queries in one item: longer segments would compute too much above the diagonal
+BLOCKS = (64, 256)  # fewest and most queries in one item: nothing above the diagonal counts, but keys are copied
 PADDED_ROWS = 8  # of the fallback, in one call
 ROUND = 32  # lengths are rounded up to this, so that segments of like length share a product
 
@@ -83,13 +83,13 @@ def layout(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Layou
     """Plan the products of a stream: `segments` is `[S, 3]` start, length, parent (parents stand before children)."""
     shapes: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for (start, length, _), chain in zip(segments.tolist(), chains(segments), strict=True):
-        for first in range(0, length, BLOCK):
-            last = min(first + BLOCK, length)
+        block = min(max(_round_up(length // 4), BLOCKS[0]), BLOCKS[1])
+        for first in range(0, length, block):
+            last = min(first + block, length)
             prefix = np.concatenate([chain, np.arange(start, start + first)])
             own = np.arange(start + first, start + last)
             # A prefix of exact blocks needs no padding; one that follows a parent is rounded, and hidden on the left.
-            width = len(prefix) if len(prefix) % BLOCK == 0 else _round_up(len(prefix))
-            shapes[width, _round_up(len(own))].append((prefix, own))
+            shapes[_round_up(len(prefix)), _round_up(len(own))].append((prefix, own))
     groups = [_group(width, height, items, device) for (width, height), items in sorted(shapes.items())]
     order = torch.empty(int(segments[:, 1].sum()), dtype=torch.int64, device=device)
     before = 0
@@ -147,7 +147,9 @@ class Packed:
     """What travels through the model: the layout, and the masks made from it, once per window and dtype."""
 
     layout: Layout
-    masks: dict[tuple[int | None, torch.dtype], list[torch.Tensor]]
+    masks: dict[tuple[int | None, torch.dtype], list[torch.Tensor]] = field(default_factory=dict)
+    wanted: torch.Tensor | None = None  # rows whose last hidden state is asked for; None: all
+    narrowed: bool = False  # has the last layer left out the rows that are not wanted
 
     def masks_for(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
         if (window, dtype) not in self.masks:
@@ -156,7 +158,7 @@ class Packed:
 
 
 def packed(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Packed:
-    return Packed(layout(segments, device=device), {})
+    return Packed(layout(segments, device=device))
 
 
 def packed_attention(
@@ -213,7 +215,7 @@ def _attend(
     scores = torch.bmm(query, key.transpose(1, 2))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.view(items, heads, height, width) + mask
+    scores = scores.view(items, heads, height, width).add_(mask)
     shares = torch.softmax(scores, dim=-1)
     if dropout:
         shares = torch.nn.functional.dropout(shares, dropout)
@@ -278,21 +280,28 @@ def register() -> None:
 
 
 def packed_hidden(
-    network: Network, tokens_T: torch.Tensor, positions_T: torch.Tensor, segments: np.ndarray
+    network: Network,
+    tokens_T: torch.Tensor,
+    positions_T: torch.Tensor,
+    segments: np.ndarray,
+    *,
+    wanted_U: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The last hidden states `[T, W]` of a stream, without the language-model head.
+    """The last hidden states of a stream, `[T, W]`, or `[U, W]` of the wanted rows; no language-model head.
 
     A mask of four dimensions is transformers' own sign that no mask is to be made.
     """
+    travelling = packed(segments, device=tokens_T.device)
+    travelling.wanted = wanted_U
     output = network.base_model(
         input_ids=tokens_T[None],
         position_ids=positions_T[None],
         attention_mask=torch.zeros(1, 1, 1, 1, device=tokens_T.device),
         use_cache=False,
-        packed=packed(segments, device=tokens_T.device),
+        packed=travelling,
     )
     hidden: torch.Tensor = output.last_hidden_state[0]
-    return hidden
+    return hidden if wanted_U is None or travelling.narrowed else hidden.index_select(0, wanted_U)
 
 
 def padded_hidden(

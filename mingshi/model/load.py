@@ -20,6 +20,7 @@ from mingshi.model import attention
 from mingshi.model.assets import resolve
 from mingshi.model.lean import lean
 from mingshi.model.probe import probe
+from mingshi.model.streamlined import streamline
 
 FORBIDDEN_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "auto_mapping", "model_file")
 
@@ -93,7 +94,9 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     model.notes.extend(f"The template {note}." for note in template_notes(text.template))
     lean(network)
     gap = probe(network)
-    if gap is not None:
+    if gap is None:
+        streamline(network)
+    else:
         capped = network.config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
         network.set_attn_implementation("eager" if capped else "sdpa")  # sdpa knows no soft cap
         model.notes.append(f"Packed attention does not fit this model ({gap}): padded batches are used, slower.")

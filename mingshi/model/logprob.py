@@ -53,10 +53,17 @@ def head_of(network: Network) -> Head:
 
 def token_log_probabilities(network: Network, batch: Batch) -> torch.Tensor:
     """Natural-log probability of every prediction of a batch, `[M]` float32, the head run on their rows alone."""
-    packs = network.config._attn_implementation == attention.NAME
-    hidden_states = attention.packed_hidden if packs else attention.padded_hidden
-    hidden_TW = hidden_states(network, batch.tokens, batch.positions, batch.segments)
-    return log_probabilities(hidden_TW.index_select(0, batch.source), batch.target, head_of(network))
+    return log_probabilities(prediction_states(network, batch), batch.target, head_of(network))
+
+
+def prediction_states(network: Network, batch: Batch) -> torch.Tensor:
+    """The last hidden state that each prediction is made from, `[M, W]`."""
+    if network.config._attn_implementation != attention.NAME:
+        hidden_TW = attention.padded_hidden(network, batch.tokens, batch.positions, batch.segments)
+        return hidden_TW.index_select(0, batch.source)
+    wanted_U, place_M = batch.source.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    hidden_UW = attention.packed_hidden(network, batch.tokens, batch.positions, batch.segments, wanted_U=wanted_U)
+    return hidden_UW.index_select(0, place_M)
 
 
 def chunks(rows: int, vocabulary: int) -> Iterator[slice]:

@@ -67,9 +67,10 @@ class Sft(Settings):
                 reason="no_trained_tokens",
                 detail="no token of this row would be trained. Give it an assistant turn, or raise max_length.",
             )
+        read = tokens[: target[-1]]  # the last target, and what follows it, predicts nothing that counts
         return Sample(
-            tokens=tokens,
-            segments=np.array([[0, len(tokens), -1]], dtype=np.int32),
+            tokens=read,
+            segments=np.array([[0, len(read), -1]], dtype=np.int32),
             source=(target - 1).astype(np.int32),
             target=tokens[target],
             weight=weights[target],

@@ -175,7 +175,7 @@ def test_a_model_that_learnt_eight_rows_by_heart_stops_by_itself(model: Model) -
     samples = [objective.encode(row, model.text) for row in rows]
     stage = work(model.network, samples, batch=8, steps=250, schedule="constant", warmup=5)
     steps = train(with_rate(stage, objective, 1e-2))
-    last = next(step for step in steps if step.loss < 0.01)
+    last = next(step for step in steps if step.loss < 0.001)  # of some 150 tokens: none may be in doubt
     assert last.number < 250
     steps.close()
     prompts = [model.template.prompt(row.messages[:1]) for row in rows]

@@ -35,9 +35,20 @@ def sample(text: Any, row: Chat, **fields: Any) -> Sample:
 
 def test_each_trained_token_is_predicted_from_the_one_before_it(text: Any) -> None:
     made = sample(text, chat("One.", "Two."))
-    assert made.tokens[made.source + 1].tolist() == made.target.tolist()
     rendered = text.template.render(chat("One.", "Two.").messages)
+    assert [rendered.tokens[place + 1] for place in made.source.tolist()] == made.target.tolist()
     assert len(made.target) == sum(weight > 0 for weight in rendered.weights)
+
+
+def test_tokens_that_no_prediction_needs_are_not_read(text: Any) -> None:
+    row = chat("One.", "Two.")
+    made = sample(text, row)
+    tokens = list(text.template.render(row.messages).tokens)
+    assert made.tokens.tolist() == tokens[: made.source[-1] + 1] and tokens[len(made.tokens)] == made.target[-1]
+    first, last = row.messages[:2], row.messages[2:]
+    untrained = Message(role="assistant", content=last[1].content, train=False)
+    shorter = sample(text, Chat(id="a", source="f", line=1, group="a", messages=(*first, last[0], untrained)))
+    assert len(shorter.tokens) < len(made.tokens) and shorter.source[-1] + 1 == len(shorter.tokens)
 
 
 def test_the_stop_token_of_every_trained_turn_is_trained(text: Any) -> None:
@@ -61,7 +72,7 @@ def test_a_row_that_is_too_long_is_dropped_and_says_why(text: Any) -> None:
 def test_a_truncated_answer_does_not_look_finished(text: Any) -> None:
     whole = sample(text, chat("word " * 40))
     made = sample(text, chat("word " * 40), max_length=30, too_long="truncate")
-    assert made.tokens.tolist() == whole.tokens[:30].tolist()
+    assert made.tokens.tolist() == whole.tokens[:29].tolist() and made.target[-1] == whole.tokens[29]
     assert text.template.stop[0] in whole.target and text.template.stop[0] not in made.target
 
 

@@ -8,12 +8,10 @@ import torch
 from networks import FAMILIES, VOCABULARY, network
 
 from mingshi.model import attention
-from mingshi.model.attention import BLOCK, packed_hidden, padded_hidden, positions
+from mingshi.model.attention import packed_hidden, padded_hidden, positions
 
 # A long text; a short one; two continuations of the first, the second long again; and a continuation of one of those.
-SEGMENTS = np.array(
-    [[0, BLOCK + 44, -1], [300, 33, -1], [333, 50, 0], [383, BLOCK + 1, 0], [640, 7, 2]], dtype=np.int32
-)
+SEGMENTS = np.array([[0, 300, -1], [300, 33, -1], [333, 50, 0], [383, 257, 0], [640, 7, 2]], dtype=np.int32)
 TEXTS = [[0], [1], [0, 2], [0, 3], [0, 2, 4]]
 TOKENS = torch.from_numpy(np.random.default_rng(0).integers(0, VOCABULARY, 647))
 PLACES = torch.from_numpy(positions(SEGMENTS))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mingshi.model.lora_linear import _LoraLinear, fuse
+from mingshi.model.lora_linear import Frozen, _freeze, _LoraLinear, fuse
 
 
 class Net(torch.nn.Module):
@@ -92,7 +92,7 @@ def test_its_derivative_is_that_of_its_values() -> None:
     inputs = [torch.randn(*shape).double().requires_grad_(True) for shape in ((5, 6), (3, 6), (4, 3))]
 
     def operation(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = _LoraLinear.apply(x, weight, bias, down, up, 0.7)
+        output: torch.Tensor = _LoraLinear.apply(x, Frozen(weight), bias, down, up, 0.7)
         return output
 
     assert torch.autograd.gradcheck(operation, inputs)
@@ -120,3 +120,25 @@ def test_merged_it_is_peft_merged() -> None:
     merged, reference = ours.merge_and_unload(), theirs.merge_and_unload()
     assert torch.equal(merged(x), reference(x))
     torch.testing.assert_close(merged(x), before, rtol=1e-5, atol=1e-6)
+
+
+def test_block_layouts_multiply_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(96, 64).bfloat16(), torch.randn(96).bfloat16()
+    packed, plain = _freeze(weight, pack=True), Frozen(weight)
+    if packed.forward is None:
+        pytest.skip("this build of torch has no block layouts for bfloat16")
+    for rows in (1, 5, 700):
+        x, upstream = torch.randn(rows, 64).bfloat16(), torch.randn(rows, 96).bfloat16()
+        assert torch.equal(packed.product(x, bias), plain.product(x, bias))
+        assert torch.equal(packed.transposed_product(upstream), plain.transposed_product(upstream))
+
+
+def test_layouts_are_kept_only_where_memory_allows_and_the_base_is_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def layouts(dtype: torch.dtype) -> list[Any]:
+        ours, _ = pair(dtype=dtype)
+        return [layer.forward.args[2].forward for layer in ours.modules() if hasattr(layer, "lora_A")]
+
+    assert layouts(torch.float32) == [None, None]
+    monkeypatch.setattr("mingshi.model.lora_linear.PACKED_BYTES", 0)
+    assert layouts(torch.bfloat16) == [None, None]
