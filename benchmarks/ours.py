@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,18 @@ import torch
 from safetensors.torch import load_file
 
 import mingshi
+from benchmarks.encoded import texts
 from benchmarks.rows import Row, fingerprint, read_rows
 from benchmarks.task import Outcome, Task, resident_bytes
 from mingshi.loop import Work, train
 from mingshi.model.adapters import Lora
-from mingshi.model.load import load
+from mingshi.model.load import Model, load
 from mingshi.objectives import Sft
 from mingshi.optim import Optim, Optimiser
 from mingshi.recipe import Recipe
-from mingshi.types import Sample, Step
+from mingshi.types import Objective, Sample, Step
+
+STREAM: int = Recipe.model_fields["stream"].default
 
 
 def sample(row: Row, name: str) -> Sample:
@@ -56,8 +59,8 @@ class InOrder:
         return np.arange(step * self.batch, (step + 1) * self.batch)
 
 
-def work(task: Task, samples: Sequence[Sample], *, stream: int) -> Work:
-    """The task as the loop takes it, LoRA weights set to those of the task."""
+def adapted(task: Task) -> Model:
+    """The model with the LoRA weights of the task."""
     model = load(task.model)
     saved = json.loads((Path(task.adapter) / "adapter_config.json").read_text())
     Lora(rank=saved["r"], alpha=saved["lora_alpha"]).attach(model, seed=0)
@@ -65,10 +68,17 @@ def work(task: Task, samples: Sequence[Sample], *, stream: int) -> Work:
     result: Any = peft.set_peft_model_state_dict(model.adapter, weights)
     if result.unexpected_keys or any("lora_" in key for key in result.missing_keys):
         raise ValueError("the adapter of the task does not fit the model's modules")
+    return model
+
+
+def work(
+    task: Task, model: Model, samples: Sequence[Sample], objective: Objective, *, companion: Any = None, stream: int
+) -> Work:
+    """The task as the loop takes it."""
     return Work(
         network=model.network,
-        objective=Sft(),
-        companion=None,
+        objective=objective,
+        companion=companion,
         samples=samples,
         plan=InOrder(task.warm_up + task.steps, task.batch),
         optimiser=Optimiser(model.network.named_parameters(), Optim(schedule="constant", warmup=0, clip=task.clip)),
@@ -79,11 +89,24 @@ def work(task: Task, samples: Sequence[Sample], *, stream: int) -> Work:
     )
 
 
-def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default) -> Outcome:
-    """Train the task. `seconds` are from one step's end to the next, the first from the start of training."""
+def run_ours(task: Task, *, stream: int = STREAM) -> Outcome:
+    """Train the task."""
     rows = read_rows(Path(task.rows))
     samples = [sample(row, str(number)) for number, row in enumerate(rows)]
-    prepared = work(task, samples, stream=stream)
+    prepared = work(task, adapted(task), samples, Sft(), stream=stream)
+    seen = (row for sample in samples for row in texts(prepared.objective.collate([sample], "cpu")))
+    outcome, _ = trained(
+        prepared, [len(row.tokens) for row in rows], fingerprint((row.tokens, row.mask) for row in seen)
+    )
+    return outcome
+
+
+def trained(prepared: Work, lengths: Sequence[int], seen: str) -> tuple[Outcome, list[Step]]:
+    """Train, and what it came to. `seconds` are from one step's end to the next, the first from the start of training.
+
+    `lengths` are each sample's real tokens, whole: the last token of a text, which only is predicted, is one that the
+    peer reads too. `seen` is the fingerprint of what the objective collates.
+    """
     before = {weight.name: weight.master.detach().clone() for weight in prepared.optimiser.weights}
     loaded = resident_bytes()
     times, steps = [time.perf_counter()], list[Step]()
@@ -91,10 +114,11 @@ def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default)
         steps.append(step)
         times.append(time.perf_counter())
     changes = [float((weight.master - before[weight.name]).abs().max()) for weight in prepared.optimiser.weights]
-    return Outcome(
-        fingerprint=fingerprint(_seen(prepared)),
+    taken = [prepared.plan.indices(step.number - 1).tolist() for step in steps]
+    outcome = Outcome(
+        fingerprint=seen,
         seconds=[end - start for start, end in pairwise(times)],
-        real=[_tokens(rows, prepared, step.number - 1) for step in steps],
+        real=[sum(lengths[index] for index in indices) for indices in taken],
         processed=[step.tokens for step in steps],
         trained=[step.trained for step in steps],
         losses=[step.loss for step in steps],
@@ -103,34 +127,18 @@ def run_ours(task: Task, *, stream: int = Recipe.model_fields["stream"].default)
         loaded_bytes=loaded,
         peak_bytes=resident_bytes("VmHWM"),
         versions={"mingshi": mingshi.__version__, "torch": torch.__version__},
-        settings={"stream": str(stream)},
+        settings={"stream": str(prepared.budget)},
     )
+    return outcome, steps
 
 
-def _tokens(rows: Sequence[Row], prepared: Work, step: int) -> int:
-    """Of a step's rows, whole: the last token of each, which only is predicted, is a token that the peer reads too."""
-    return sum(len(rows[index].tokens) for index in prepared.plan.indices(step).tolist())
-
-
-def _seen(prepared: Work) -> list[tuple[list[int], list[int]]]:
-    """Tokens and masks of every row, read back from what the objective collates: what is read, and the last target."""
-    seen = []
-    for sample in prepared.samples:
-        batch = prepared.objective.collate([sample], "cpu")
-        mask = [0] * (len(batch.tokens) + 1)
-        for place in (batch.source + 1).tolist():
-            mask[place] = 1
-        seen.append(([*batch.tokens.tolist(), int(batch.target[-1])], mask))
-    return seen
-
-
-def main() -> None:
-    """Read the task from the command line."""
-    task, options = Task(**json.loads(sys.argv[1])), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+def answer(task: type[Task], run: Callable[..., Outcome]) -> None:
+    """Read the task from the command line, and options of `run` after it; print the outcome alone."""
+    given, options = task(**json.loads(sys.argv[1])), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     with contextlib.redirect_stdout(sys.stderr):
-        outcome = run_ours(task, **options)
+        outcome = run(given, **options)
     print(outcome.dumps())
 
 
 if __name__ == "__main__":
-    main()
+    answer(Task, run_ours)

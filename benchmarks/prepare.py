@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import json
 import random
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import peft
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.encoded import texts
+from benchmarks.pairs import Pair, pairs_fingerprint, write_pairs
 from benchmarks.rows import Row, fingerprint, trained_share, write_rows
-from mingshi.data.formats import DataSource, read
-from mingshi.model.load import load_text
-from mingshi.objectives import Sft
-from mingshi.types import Reject, Sample
+from mingshi.data.formats import DataSource, read, read_rows
+from mingshi.model.load import Text, load_text
+from mingshi.objectives import Dpo, Sft
+from mingshi.types import Example, Objective, Reject, Sample
 
 RANK, ALPHA = 16, 32
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,45 +41,102 @@ class Request:
     data: str
     folder: str
     count: int  # rows wanted
-    longest: int = 1024  # rows with more tokens are left out, so that neither side cuts any
+    kind: Literal["sft", "dpo"] = "sft"
+    longest: int = 1024  # tokens of one text: rows with more are left out, so that neither side cuts any
     seed: int = 0
 
 
 def prepare(request: Request) -> dict[str, Any]:
-    """Write `rows.jsonl` and the adapter; return their places and what the rows are like. Raises ValueError."""
+    """Write the rows and the adapter; return their places and what the rows are like. Raises ValueError."""
     folder = Path(request.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    made = _rows(request, folder) if request.kind == "sft" else _pairs(request, folder)
+    write_adapter(request.model, folder / "adapter", request.seed)
+    return made | {"adapter": str(folder / "adapter")}
+
+
+def _rows(request: Request, folder: Path) -> dict[str, Any]:
     every = list(render(Path(request.data), request.model))
-    fitting = [row for row in every if len(row.tokens) <= request.longest]
+    rows = _drawn(every, [len(row.tokens) for row in every], request)
+    write_rows(folder / "rows.jsonl", rows)
+    return {
+        "rows": str(folder / "rows.jsonl"),
+        "fingerprint": fingerprint((row.tokens, row.mask) for row in rows),
+        "trained_share": trained_share(rows),
+        "left_out": sum(len(row.tokens) > request.longest for row in every),
+        "lengths": _tenths([len(row.tokens) for row in rows]),
+    }
+
+
+def _pairs(request: Request, folder: Path) -> dict[str, Any]:
+    every = list(render_pairs(Path(request.data), request.model))
+    pairs = _drawn(every, [pair.longest for pair in every], request)
+    write_pairs(folder / "pairs.jsonl", pairs)
+    return {
+        "rows": str(folder / "pairs.jsonl"),
+        "fingerprint": pairs_fingerprint(pair.texts() for pair in pairs),
+        "trained_share": sum(pair.trained for pair in pairs) / sum(pair.tokens for pair in pairs),
+        "left_out": sum(pair.longest > request.longest for pair in every),
+        "lengths": _tenths([pair.tokens for pair in pairs]),
+        "prompt, chosen and rejected tokens": [
+            round(statistics.mean(len(tokens) for tokens in column))
+            for column in zip(*((pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in pairs), strict=True)
+        ],
+    }
+
+
+def _drawn(every: list[Item], lengths: list[int], request: Request) -> list[Item]:
+    fitting = [item for item, length in zip(every, lengths, strict=True) if length <= request.longest]
     if len(fitting) < request.count:
         raise ValueError(
             f"{request.data} has {len(fitting)} usable rows, {request.count} are needed: ask for fewer steps"
         )
-    rows = random.Random(request.seed).sample(fitting, request.count)
-    write_rows(folder / "rows.jsonl", rows)
-    write_adapter(request.model, folder / "adapter", request.seed)
-    lengths = sorted(len(row.tokens) for row in rows)
-    return {
-        "rows": str(folder / "rows.jsonl"),
-        "adapter": str(folder / "adapter"),
-        "fingerprint": fingerprint((row.tokens, row.mask) for row in rows),
-        "trained_share": trained_share(rows),
-        "left_out": len(every) - len(fitting),
-        "lengths": [lengths[len(lengths) * tenth // 10] for tenth in range(1, 10)] + [lengths[-1]],
-    }
+    return random.Random(request.seed).sample(fitting, request.count)
+
+
+def _tenths(lengths: list[int]) -> list[int]:
+    ordered = sorted(lengths)
+    return [ordered[len(ordered) * tenth // 10] for tenth in range(1, 10)] + [ordered[-1]]
 
 
 def render(data: Path, model: str) -> Iterator[Row]:
     """Every row of a file as this project's own template and objective encode it."""
-    text, objective = load_text(model), Sft(max_length=1 << 20)
-    for example in read(DataSource(path=str(data))):
-        sample = objective.encode(example, text) if not isinstance(example, Reject) else None
+    for sample in _encoded(read(DataSource(path=str(data))), Sft(max_length=1 << 20), load_text(model)):
+        yield from texts(sample)
+
+
+def render_pairs(data: Path, model: str) -> Iterator[Pair]:
+    """Every preference of a file likewise. Raises ValueError where an answer has tokens that are no targets.
+
+    Where each answer is one message (LLaMA-Factory's rows), it is read as a list of one.
+    """
+    rows = [{name: [value] if isinstance(value, dict) else value for name, value in row.items()} for row in _raw(data)]
+    columns = {"prompt": "conversations"} if "conversations" in rows[0] else {}
+    examples = read_rows(rows, format="preference", name=str(data), columns=columns)
+    for sample in _encoded(examples, Dpo(max_length=1 << 20), load_text(model)):
+        chosen, rejected = texts(sample)
+        shared = chosen.mask.index(1)
+        pair = Pair(
+            prompt_ids=chosen.tokens[:shared], chosen_ids=chosen.tokens[shared:], rejected_ids=rejected.tokens[shared:]
+        )
+        if pair.texts() != (chosen, rejected):
+            raise ValueError(f"{sample.id}: an answer is not targets from its beginning to its end")
+        yield pair
+
+
+def _raw(data: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON file, or of one of JSON lines."""
+    text = data.read_text()
+    rows: list[dict[str, Any]] = json.loads(text if text.startswith("[") else f"[{','.join(text.splitlines())}]")
+    return rows
+
+
+def _encoded(examples: Iterable[Example | Reject], objective: Objective, text: Text) -> Iterator[Sample]:
+    for example in examples:
+        sample = objective.encode(example, text) if isinstance(example, Example) else None
         if not isinstance(sample, Sample):
-            raise ValueError(f"{data}: not every row makes one sample")
-        mask = [0] * len(sample.tokens)
-        for place in (sample.source + 1).tolist():
-            mask[place] = 1
-        yield Row(tokens=tuple(sample.tokens.tolist()), mask=tuple(mask))
+            raise ValueError(f"{example}: not every row makes one sample")
+        yield sample
 
 
 def write_adapter(model: str, folder: Path, seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,19 @@ from benchmarks.task import Outcome
 
 GIB = 2**30
 PLACES = ("rows", "adapter")  # folders of the machine that measured: not for a page
+CURVES = {"losses": "loss of each step", "margins": "reward margin of each step"}
+METHOD = "Medians over rounds, lowest and highest in brackets; warm-up steps are not timed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is said of a benchmark's outcomes."""
+
+    summaries: Mapping[str, Any]  # a dataclass for each side
+    table: str
+    sentences: Sequence[str]
+    faults: Sequence[str]
+    method: str = METHOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +126,13 @@ def table(summaries: Mapping[str, Summary], limit: float) -> str:
         ("smallest gradient norm", [f"{side.smallest_gradient:.3g}" for side in summaries.values()]),
         ("largest change of a weight", [f"{side.change:.3g}" for side in summaries.values()]),
     ]
-    lines = [f"| | {' | '.join(summaries)} |", "|---|" + "---:|" * len(summaries)]
+    return markdown(summaries, rows)
+
+
+def markdown(names: Iterable[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table with a column for each name and a row for each label."""
+    columns = list(names)
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     return "\n".join(lines + [f"| {label} | {' | '.join(cells)} |" for label, cells in rows])
 
 
@@ -135,22 +154,22 @@ def comparison(summaries: Mapping[str, Summary], sides: Mapping[str, Sequence[Ou
     return sentences
 
 
-def note(report: Mapping[str, Any], rendered: str, sentences: Sequence[str], date: datetime.date) -> str:
-    """A markdown page: what was measured, on what, the table, every round's settings and loss curves."""
+def note(title: str, report: Mapping[str, Any], told: Told, date: datetime.date) -> str:
+    """A markdown page: what was measured, on what, the table, every side's settings and curves."""
     parts = [
-        f"# LoRA fine-tuning, side by side with TRL ({date.isoformat()})",
+        f"# {title}, side by side with TRL ({date.isoformat()})",
         _listing("Machine", report["machine"]),
         _listing("Task", {name: value for name, value in report["task"].items() if name not in PLACES}),
         _listing("Rows", report["rows"]),
         _listing("Matrix-product limit", report["roof"]),
-        "## Results\n\nMedians over rounds, lowest and highest in brackets; warm-up steps are not timed.\n\n"
-        + rendered,
-        "\n".join(f"* {sentence}" for sentence in sentences),
+        f"## Results\n\n{told.method}\n\n{told.table}",
+        "\n".join(f"* {sentence}" for sentence in [*told.faults, *told.sentences]),
     ]
     for name, outcomes in report["sides"].items():
-        curve = ", ".join(f"{loss:.4f}" for loss in outcomes[0]["losses"])
-        said = outcomes[0]["settings"] | outcomes[0]["versions"]
-        parts.append(_listing(name, said) + f"\n* loss of each step: {curve}")
+        listing = _listing(name, outcomes[0]["settings"] | outcomes[0]["versions"])
+        curves = [(label, outcomes[0][curve]) for curve, label in CURVES.items() if curve in outcomes[0]]
+        told_curves = [f"* {label}: {', '.join(f'{value:.4f}' for value in values)}" for label, values in curves]
+        parts.append("\n".join([listing, *told_curves]))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

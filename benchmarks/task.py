@@ -47,6 +47,27 @@ class Setting:
     allocator: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTask(Task):
+    """The same on preference pairs, with the sigmoid loss of DPO: the loss of a step is the mean over its pairs.
+
+    The reference is the network before the first step. `rows` are pairs, see pairs.py.
+    """
+
+    warm_up: int = 1
+    steps: int = 8
+    batch: int = 8  # pairs an optimiser step
+    learning_rate: float = 5e-5
+    beta: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSetting(Setting):
+    """How a peer carries that out; a micro-batch is counted in pairs, each of which is two texts there."""
+
+    precompute: bool = False  # the reference before the first step and once, instead of in each step
+
+
 SETTINGS = {
     # What SFTConfig says when nothing is said.
     "defaults": Setting(),
@@ -56,6 +77,34 @@ SETTINGS = {
     # A little slower on rows that group well, and the least memory: the one to compare memory with.
     "tuned-lean": Setting(
         micro_batch=2, weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True
+    ),
+}
+
+PAIR_SETTINGS = {
+    # What DPOConfig says when nothing is said.
+    "defaults": PairSetting(),
+    # As for SETTINGS, with the reference computed once, and two pairs together: four took 20 GiB.
+    "tuned": PairSetting(
+        micro_batch=2,
+        weights="bfloat16",
+        checkpointing=False,
+        grouped=True,
+        attention="eager",
+        allocator=True,
+        precompute=True,
+    ),
+    "tuned-no-allocator": PairSetting(
+        micro_batch=2, weights="bfloat16", checkpointing=False, grouped=True, attention="eager", precompute=True
+    ),
+    # One pair together: the least memory.
+    "tuned-lean": PairSetting(
+        micro_batch=1,
+        weights="bfloat16",
+        checkpointing=False,
+        grouped=True,
+        attention="eager",
+        allocator=True,
+        precompute=True,
     ),
 }
 
@@ -80,6 +129,15 @@ class Outcome:
     def dumps(self) -> str:
         """The one line that a side prints."""
         return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairOutcome(Outcome):
+    """The same of a `PairTask`. A pair's real tokens are its prompt, counted once, and both answers."""
+
+    margins: list[float]  # mean over a step's pairs: reward of the chosen answer less that of the rejected one
+    accuracies: list[float]  # share of a step's pairs whose margin is above zero
+    reference_seconds: float  # before the first step, for every pair of the task; 0 where each step has its own
 
 
 def resident_bytes(name: str = "VmRSS") -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Rows = str | Path | Sequence[Mapping[str, Any]]
 
+OBJECTIVE_OF = {"labelled": "classify", "preference": "dpo"}  # by the format of the rows; of all others: sft
+
 
 def fine_tune(
     model: str,
@@ -53,20 +55,24 @@ def recipe_for(
     sets: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> Recipe:
-    """The recipe of a run that was asked for with a model and files: each file's format is found in its rows."""
+    """The recipe of a run that was asked for with a model and files.
+
+    Each file's format is found in its rows, and the first one's says what is to be learnt from them.
+    """
     sources = []
     for path in data:
         form, reason = detect(path)
         if say is not None:
             say(reason)
         sources.append({"path": path, "format": form})
+    objective = OBJECTIVE_OF.get(str(sources[0]["format"]), "sft")
     values: dict[str, Any] = {
         "model": model,
         "output": output or str(_free_folder(model)),
-        "stages": [{"data": sources}],
+        "stages": [{"data": sources, "objective": {"kind": objective}}],
         "test": [{"path": path} for path in test],
     }
-    if test:
+    if test and objective == "sft":
         values["evals"] = [{"kind": "perplexity"}, {"kind": "generation"}]
     apply(values, sets)
     return parse(values, file="--set")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mingshi.cli_pairs import pairs
+from mingshi.console import JsonOption, LanguageOption, language, note, print_json, say, terminal
 from mingshi.ending import failed
 from mingshi.errors import Problem, RecipeError
 from mingshi.starting import prepare
@@ -18,7 +19,6 @@ from mingshi.starting import prepare
 if TYPE_CHECKING:
     from mingshi.recipe import Recipe
     from mingshi.record import Line
-    from mingshi.terminal import Terminal
 
 app = typer.Typer(
     add_completion=False,
@@ -30,10 +30,8 @@ app = typer.Typer(
 
 RecipeArgument = Annotated[Path | None, typer.Argument(help="A recipe (YAML). Without one, give --model and --data.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a field: stages.0.batch=8")]
-JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output, and nothing else.")]
 ModelOption = Annotated[str | None, typer.Option(help="A known name, a folder, or a name on the Hub.")]
 DataOption = Annotated[list[Path] | None, typer.Option("--data", help="A file of rows; may be given several times.")]
-LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh: the language that the report opens in.")]
 
 
 def main() -> None:
@@ -48,26 +46,6 @@ def main() -> None:
     except Exception as error:
         code = failed(error, debug="--debug" in sys.argv)
     sys.exit(code)
-
-
-def _print_json(value: Any) -> None:
-    import orjson
-
-    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=options) + b"\n")
-    sys.stdout.flush()
-
-
-def _say(text: str = "") -> None:
-    from mingshi.terminal import harmless
-
-    print(harmless(text))
-
-
-def _terminal() -> Terminal:
-    from mingshi.terminal import Terminal
-
-    return Terminal()
 
 
 def _recipe(
@@ -87,15 +65,7 @@ def _recipe(
         return read_recipe(path, sets=sets or ())
     if model is None or not data:
         raise RecipeError("nothing to train on", "Give a recipe, or --model and --data. See mingshi train --help.")
-    return recipe_for(model, [str(file) for file in data], sets=sets or (), say=_note, **(fields or {}))
-
-
-def _language(asked: str) -> str:
-    """en or zh: as asked, else by the locale."""
-    if asked not in ("", "en", "zh"):
-        raise RecipeError(f"--lang {asked}: not a language of ours", "Use en or zh.")
-    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
-    return asked or ("zh" if locale.startswith("zh") else "en")
+    return recipe_for(model, [str(file) for file in data], sets=sets or (), say=note, **(fields or {}))
 
 
 def _as_yaml(path: Path) -> str:
@@ -103,10 +73,6 @@ def _as_yaml(path: Path) -> str:
     from json import dumps
 
     return dumps(str(path))
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 @app.command()
@@ -129,19 +95,19 @@ def train(
     chosen = _recipe(recipe, sets, model=model, data=data, fields={"test": [str(file) for file in test or ()]})
     from mingshi.run import execute
 
-    with _terminal() as display:
+    with terminal() as display:
         outcome = execute(
-            chosen, resume=resume, command=["mingshi", *sys.argv[1:]], display=display, language=_language(lang)
+            chosen, resume=resume, command=["mingshi", *sys.argv[1:]], display=display, language=language(lang)
         )
     if json:
-        _print_json(outcome.as_dict())
+        print_json(outcome.as_dict())
         return
     from mingshi.evaluate import told
 
     for name, score in outcome.scores["difference"].items():
-        _say(f"change  {name}  {told(score, signed=True)}")
-    _say(f"run     {outcome.folder}")
-    _say(f"report  {outcome.folder / 'report.html'}")
+        say(f"change  {name}  {told(score, signed=True)}")
+    say(f"run     {outcome.folder}")
+    say(f"report  {outcome.folder / 'report.html'}")
 
 
 @app.command()
@@ -162,17 +128,17 @@ def preview(
 
     found = shown(chosen, rows=rows, longest=longest)
     if json:
-        _print_json(found)
+        print_json(found)
         return
     from mingshi.report.preview import preview_html, preview_text
 
     if html is not None:
-        html.write_text(preview_html(found, language=_language(lang)), encoding="utf-8")
-        _say(f"Written: {html}")
+        html.write_text(preview_html(found, language=language(lang)), encoding="utf-8")
+        say(f"Written: {html}")
         return
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(preview_text(found, language=_language(lang)))
+    Console(highlight=False, soft_wrap=True).print(preview_text(found, language=language(lang)))
 
 
 @app.command()
@@ -188,13 +154,13 @@ def plan(
     from mingshi.preview import described
     from mingshi.preview import plan as planned
 
-    with _terminal() as display:
+    with terminal() as display:
         told = planned(chosen, display=display)
     if json:
-        _print_json(told)
+        print_json(told)
         return
     for line in described(told):
-        _say(line)
+        say(line)
 
 
 @app.command(name="eval")
@@ -209,24 +175,23 @@ def evaluate(
 ) -> None:
     """Scores with intervals on a file."""
     from mingshi.data.formats import DataSource
-    from mingshi.evals import Generation, Perplexity
+    from mingshi.evals import Generation
     from mingshi.evaluate import as_json, summary_lines
-    from mingshi.use import measure, open_model
+    from mingshi.use import measure, open_model, usual_evaluators
 
-    evaluators: list[Perplexity | Generation] = [Perplexity()]
-    if generation:
-        evaluators.append(Generation(limit=limit, max_new_tokens=max_new_tokens))
-    with _terminal() as display:
-        scores = measure(open_model(model, template=template), DataSource(path=str(data)), evaluators, display=display)
+    writing = Generation(limit=limit, max_new_tokens=max_new_tokens) if generation else None
+    with terminal() as display:
+        opened, source = open_model(model, template=template), DataSource(path=str(data))
+        scores = measure(opened, source, usual_evaluators(opened, source=source, generation=writing), display=display)
     if json:
         metrics = {
             f"{kind}.{name}": as_json(score) for kind, found in scores.items() for name, score in found.scores.items()
         }
-        _print_json({"metrics": metrics, "rows": max(score["count"] for score in metrics.values())})
+        print_json({"metrics": metrics, "rows": max(score["count"] for score in metrics.values())})
         return
     for kind, found in scores.items():
         for line in summary_lines(kind, found):
-            _say(line)
+            say(line)
 
 
 @app.command()
@@ -246,7 +211,7 @@ def predict(
     from mingshi.use import open_model
     from mingshi.use import predict as answered
 
-    with _terminal() as display:
+    with terminal() as display:
         source = DataSource(path=str(data))
         rows = list(
             answered(
@@ -259,12 +224,12 @@ def predict(
             )
         )
     if json:
-        _print_json(rows)
+        print_json(rows)
     if output is not None or not json:
         with output.open("wb") if output is not None else nullcontext(sys.stdout.buffer) as stream:
             stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
     if output is not None:
-        _note(f"{len(rows)} answers written to {output}")
+        note(f"{len(rows)} answers written to {output}")
 
 
 @app.command()
@@ -289,9 +254,9 @@ def chat(
         talk.messages.append(Message(role="system", content=system))
     if message is not None:
         answer = talk.ask(message)
-        _print_json({"answer": answer}) if json else _say(answer)
+        print_json({"answer": answer}) if json else say(answer)
         return
-    _note("An empty line or Ctrl-D ends the conversation.")
+    note("An empty line or Ctrl-D ends the conversation.")
     while True:
         try:
             asked = input("> " if is_interactive() else "")
@@ -299,7 +264,10 @@ def chat(
             return
         if not asked.strip():
             return
-        _say(talk.ask(asked))
+        say(talk.ask(asked))
+
+
+app.command()(pairs)
 
 
 @app.command()
@@ -322,9 +290,9 @@ def merge(
     folder = trained_model(adapter) if (adapter / "run.json").is_file() else adapter
     proof = merged(folder, output, precision=torch.bfloat16 if precision == "bf16" else torch.float32)
     if json:
-        _print_json({"folder": str(output), "kl": proof.kl, "agreement": proof.agreement, "positions": proof.positions})
+        print_json({"folder": str(output), "kl": proof.kl, "agreement": proof.agreement, "positions": proof.positions})
         return
-    _say(
+    say(
         f"{output}: {proof.kl:.2e} nats a token from the adapter, the same first choice at {proof.agreement:.1%} of "
         f"{proof.positions} positions"
     )
@@ -340,10 +308,10 @@ def runs(
 
     found = list_runs(folder)
     if json:
-        _print_json(found)
+        print_json(found)
         return
     for line in _table(found):
-        _say(line)
+        say(line)
 
 
 def _table(runs: Sequence[Line]) -> list[str]:
@@ -366,11 +334,12 @@ def report(
 ) -> None:
     """Write the run's report.html again from its record."""
     from mingshi.record import read_run
+    from mingshi.report.fit import verdicts
     from mingshi.report.page import write_report
 
-    read_run(folder)  # refuses what is not a run
-    page = write_report(folder, language=_language(lang))
-    _print_json({"report": str(page)}) if json else _say(str(page))
+    run = read_run(folder)  # refuses what is not a run
+    page = write_report(folder, language=language(lang))
+    print_json({"report": str(page), "fit": verdicts(run)}) if json else say(str(page))
 
 
 @app.command()
@@ -383,9 +352,9 @@ def verify(
 
     checks = verified(folder)
     if json:
-        _print_json({"passed": all(check.passed for check in checks), "checks": checks})
+        print_json({"passed": all(check.passed for check in checks), "checks": checks})
     else:
         for check in checks:
-            _say(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
+            say(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
     if not all(check.passed for check in checks):
         raise typer.Exit(4)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mingshi import measured
 from mingshi.data.plan import micro_batches
 from mingshi.display import Display
-from mingshi.evals import Perplexity, compare
+from mingshi.evals import Generation, Perplexity, PreferenceAccuracy, compare, statistics
 from mingshi.model.load import Model
-from mingshi.prepare import Joined, TestSet
+from mingshi.objectives import Sft
+from mingshi.prepare import TestSet
 from mingshi.recipe import Evaluator, Recipe
 from mingshi.record import Record
 from mingshi.types import Batch, Objective, Sample, Score, Scores
-
-LOSS = "nats_per_token"
 
 
 def batches(samples: Sequence[Sample], *, objective: Objective, budget: int, device: str) -> Iterator[Batch]:
@@ -26,10 +25,44 @@ def batches(samples: Sequence[Sample], *, objective: Objective, budget: int, dev
         yield objective.collate([samples[index] for index in cut], device)
 
 
-def validation_scores(model: Model, samples: Joined, *, objective: Objective, budget: int, display: Display) -> Scores:
-    """Held-out loss with its interval; the evaluator itself turns dropout off, and back on afterwards."""
+def validation_scores(
+    model: Model, samples: Sequence[Sample], *, objective: Objective, companion: Any, budget: int, display: Display
+) -> Scores:
+    """What the objective watches on these rows, with intervals; dropout is off while they are measured.
+
+    Plain fine-tuning is measured in nats and perplexity of every predicted token, whatever its weight in training.
+    """
     streams = list(batches(samples, objective=objective, budget=budget, device=model.device))
-    return Perplexity().run(model, display.track(streams, len(streams), "validate"))
+    tracked = display.track(streams, len(streams), "validate")
+    if isinstance(objective, Sft):
+        return Perplexity().run(model, tracked)
+    return measured_by_objective(model, tracked, objective=objective, companion=companion)
+
+
+def measured_by_objective(model: Model, streams: Iterable[Batch], *, objective: Objective, companion: Any) -> Scores:
+    """The objective's own measures as sums over shares of the weight, items resampled whole for the intervals.
+
+    An item is an id, and its samples are summed.
+    """
+    from mingshi.model.generate import inference
+
+    parts: dict[str, float] = {}
+    sums: dict[str, dict[str, float]] = {}
+    with inference(model.network):
+        for batch in streams:
+            found = objective.measure(model.network, batch, companion)
+            for name, values in {"": batch.parts, **found}.items():
+                column = sums.setdefault(name, {}) if name else parts
+                for item, value in zip(batch.ids, values.double().tolist(), strict=True):
+                    column[item] = column.get(item, 0.0) + value
+    ids = sorted(parts)
+    weights = [parts[item] for item in ids]
+    same = f"{objective.kind}|items:{statistics.items_digest(ids, weights)}"
+    scores, items = {}, {}
+    for name, column in sums.items():
+        items[f"{name}.sum"], items[f"{name}.weight"] = [column[item] for item in ids], weights
+        scores[name] = statistics.ratio(items[f"{name}.sum"], weights, signature=f"{name}|{same}")
+    return Scores(scores=scores, items=items)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +103,7 @@ class Suite:
             stream=recipe.stream,
             seed=recipe.seed,
             display=self.display,
+            before=self.results.get(("before", evaluator.kind)),
         )
         measured.remember(name, scores)
         return scores
@@ -100,11 +134,19 @@ def run_evaluator(
     stream: int,
     seed: int,
     display: Display,
+    before: Scores | None = None,
 ) -> Scores:
-    if isinstance(evaluator, Perplexity):
-        streams = list(batches(tests.samples, objective=objective, budget=stream, device=model.device))
-        return evaluator.run(model, display.track(streams, len(streams), "perplexity"))
-    return evaluator.run(model, tests.examples, seed=seed, progress=display.track)
+    """What reads answers is given examples to answer; everything else is given the packed samples.
+
+    `before` is the same evaluator's first measurement, for those whose scores are changes since it.
+    """
+    if isinstance(evaluator, Generation):
+        return evaluator.run(model, tests.examples, seed=seed, progress=display.track)
+    streams = list(batches(tests.samples, objective=objective, budget=stream, device=model.device))
+    tracked = display.track(streams, len(streams), evaluator.kind)
+    if isinstance(evaluator, PreferenceAccuracy):
+        return evaluator.run(model, tracked, before=before)
+    return evaluator.run(model, tracked)
 
 
 def summary_lines(label: str, scores: Scores) -> list[str]:

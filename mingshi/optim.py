@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +26,7 @@ class Optim(Settings):
     final: float = Field(default=0.0, ge=0, le=1)
     """Where cosine and linear end, as a share of the peak."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Applied to matrices only: vectors (biases, norms) are never decayed."""
+    """Applied to matrices only: vectors (biases, norms, single rows and columns) are never decayed."""
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(default=1e-8, gt=0)
     clip: float | None = Field(default=1.0, gt=0)
@@ -57,16 +57,27 @@ class Weight:
 class Optimiser:
     """AdamW over float32 masters. Gradients are summed in float32, whatever the network computes in."""
 
-    def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], optim: Optim):
+    def __init__(
+        self,
+        named: Iterable[tuple[str, torch.nn.Parameter]],
+        optim: Optim,
+        *,
+        rate: Callable[[str], float] = lambda name: 1.0,
+    ):
+        """`rate`: how many times the schedule's learning rate the parameter of a name learns at."""
         import torch
 
         self.optim = optim
         self.weights = [_weight(name, parameter) for name, parameter in named if parameter.requires_grad]
-        decayed = [weight.master for weight in self.weights if weight.master.ndim > 1]
-        others = [weight.master for weight in self.weights if weight.master.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for weight in self.weights:
+            decay = optim.weight_decay if _is_matrix(weight.master) else 0.0
+            groups.setdefault((decay, rate(weight.name)), []).append(weight.master)
         self.adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]], betas=optim.betas, eps=optim.epsilon, fused=True
+            [{"params": masters, "weight_decay": decay, "times": times} for (decay, times), masters in groups.items()],
+            betas=optim.betas,
+            eps=optim.epsilon,
+            fused=True,
         )
 
     def gather(self) -> None:
@@ -88,7 +99,7 @@ class Optimiser:
         return float(torch.nn.utils.get_total_norm(gradients))
 
     def step(self, *, rate: float, norm: float) -> None:
-        """Clip, update, and write the masters back."""
+        """Clip, update, and write the masters back; the gradients, clipped, stay until `clear`."""
         import torch
 
         if self.optim.clip is not None and norm > self.optim.clip:
@@ -96,13 +107,12 @@ class Optimiser:
                 if weight.master.grad is not None:
                     weight.master.grad.mul_(self.optim.clip / norm)
         for group in self.adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         self.adam.step()
         with torch.no_grad():
             for weight in self.weights:
                 if weight.master is not weight.parameter:
                     weight.parameter.copy_(weight.master)
-        self.clear()
 
     def clear(self) -> None:
         for weight in self.weights:
@@ -140,6 +150,10 @@ class Optimiser:
     @property
     def _by_name(self) -> dict[str, Weight]:
         return {weight.name: weight for weight in self.weights}
+
+
+def _is_matrix(values: torch.Tensor) -> bool:
+    return sum(size > 1 for size in values.shape) > 1
 
 
 def _weight(name: str, parameter: torch.nn.Parameter) -> Weight:

@@ -5,27 +5,31 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate, islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mingshi.checks.preferences import check_preferences, same_tokens
 from mingshi.checks.tokens import check_tokens
 from mingshi.data.encode import Encoded, cache_key, encode
 from mingshi.data.formats import DataSource, read
 from mingshi.data.mix import mix
-from mingshi.data.plan import Plan, make_plan
+from mingshi.data.plan import Mixture, Plan, make_plan
 from mingshi.data.split import split
 from mingshi.display import Display
 from mingshi.errors import DataError, Problem
-from mingshi.model.load import Text
-from mingshi.objectives import Sft
+from mingshi.model.encoder import NO_TEMPLATE
+from mingshi.model.load import Model, Text, load
+from mingshi.objectives import Classify
+from mingshi.objectives.classify import balanced, require_room
 from mingshi.provenance import fingerprint_file
 from mingshi.recipe import Recipe, Stage
-from mingshi.types import Chat, Example, Finding, Reject, Sample
+from mingshi.types import Chat, Example, Finding, Objective, Preference, Reject, Sample
 
 REJECTS_SHOWN = 20  # of one file, in the run record
 LENGTHS_KEPT = 4096  # of one stage, for the report's histogram: evenly spaced quantiles where there are more
@@ -33,7 +37,7 @@ LENGTHS_KEPT = 4096  # of one stage, for the report's histogram: evenly spaced q
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Joined(Sequence[Sample]):
-    """Several encoded sources as one sequence, the first source first."""
+    """Several encoded sources as one sequence, the first source first; each sample knows its place in it."""
 
     parts: tuple[Encoded, ...]
 
@@ -45,7 +49,7 @@ class Joined(Sequence[Sample]):
         part = bisect_right(ends, int(index))
         if part == len(self.parts):
             raise IndexError(index)
-        return self.parts[part][int(index) - (ends[part - 1] if part else 0)]
+        return replace(self.parts[part][int(index) - (ends[part - 1] if part else 0)], row=int(index))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -68,7 +72,7 @@ class Prepared:
     ledger: list[dict[str, Any]]  # one entry for each file and role
     findings: list[Finding]
 
-    def summary(self, objective: Sft) -> dict[str, Any]:
+    def summary(self, objective: Objective) -> dict[str, Any]:
         lengths = self.samples.lengths
         cut = sum(entry["rejected"].get("too_long", 0) for entry in self.ledger)
         return {
@@ -78,6 +82,8 @@ class Prepared:
             "trained": self.samples.trained,
             "steps": self.plan.steps,
             "max_length": objective.max_length,
+            "headline": objective.headline,
+            "higher_is_better": objective.higher_is_better,
             "cut": cut,
             "lengths": _thinned(lengths),
         }
@@ -94,6 +100,41 @@ class TestSet:
 
 def cache_folder() -> Path:
     return Path(os.environ.get("MINGSHI_CACHE") or Path.home() / ".cache" / "mingshi") / "encoded"
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """With what its training rows decide: the classes of a classifier, which all stages share; others as they are."""
+    objectives = [stage.objective for stage in recipe.stages if isinstance(stage.objective, Classify)]
+    if not objectives:
+        return recipe
+    rows = [list(_training_rows(stage, recipe)) for stage in recipe.stages]
+    joint = objectives[0].settled(list(chain.from_iterable(rows)))
+    shared = {"problem": joint.problem, "labels": joint.labels}
+    stages = [
+        stage.model_copy(update={"objective": objective.model_copy(update=shared).settled(own)})
+        for stage, objective, own in zip(recipe.stages, objectives, rows, strict=True)
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages), "template": NO_TEMPLATE})
+
+
+def open_for(recipe: Recipe) -> Model:
+    """The network of a settled recipe, with the head that its objective needs."""
+    objective = recipe.stages[0].objective
+    classes = objective.classes(seed=recipe.seed) if isinstance(objective, Classify) else None
+    model = load(
+        recipe.model, precision=recipe.precision, device=recipe.device, template=recipe.template, classes=classes
+    )
+    for stage in recipe.stages:
+        if isinstance(stage.objective, Classify):
+            require_room(stage.objective, model)
+            model.tokenizer.model_max_length = stage.objective.max_length  # saved: whoever truncates does it there too
+    return model
+
+
+def _training_rows(stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
+    share = stage.validation if isinstance(stage.validation, float) else 0.0
+    for source in stage.data:
+        yield from split(read(source), fraction=share, seed=recipe.seed)[0] if share else read(source)
 
 
 def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepared:
@@ -117,14 +158,22 @@ def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepa
     return Prepared(
         samples=samples,
         validation=Joined(parts=tuple(held)),
-        plan=_plan(stage, recipe, [len(part) for part in trained]),
+        plan=_plan(stage, recipe, samples),
         ledger=ledger,
-        findings=check_tokens(samples.lengths, ledger, max_length=stage.objective.max_length),
+        findings=check_tokens(samples.lengths, ledger, max_length=stage.objective.max_length) + _lint(stage, samples),
     )
 
 
-def prepare_tests(sources: Sequence[DataSource], objective: Sft, text: Text, display: Display) -> TestSet:
-    """Encode the test files for losses, and keep their conversations for generation."""
+def _lint(stage: Stage, samples: Joined) -> list[Finding]:
+    """What preference pairs teach besides what they mean to; nothing of other rows."""
+    if Preference not in stage.objective.accepts:
+        return []
+    rows = (row for source in stage.data for row in read(source) if isinstance(row, Preference))
+    return check_preferences(rows, twins=same_tokens(samples))
+
+
+def prepare_tests(sources: Sequence[DataSource], objective: Objective, text: Text, display: Display) -> TestSet:
+    """Encode the test files as the objective scores them, and keep their conversations for generation."""
     parts = [_encode(source, read(source), objective, text, display, "test") for source in sources]
     examples = (example for source in sources for example in read(source))
     return TestSet(
@@ -134,20 +183,26 @@ def prepare_tests(sources: Sequence[DataSource], objective: Sft, text: Text, dis
     )
 
 
-def _plan(stage: Stage, recipe: Recipe, sizes: list[int]) -> Plan:
+def _plan(stage: Stage, recipe: Recipe, samples: Joined) -> Plan:
+    sizes = [len(part) for part in samples.parts]
     weights = [source.weight for source in stage.data]
 
-    def mixture(epoch: int) -> np.ndarray:
-        return mix(sizes, weights, seed=recipe.seed, epoch=epoch)
-
+    mixture: Mixture = partial(_mixed, sizes, weights, recipe.seed)
+    if isinstance(stage.objective, Classify) and stage.objective.sampling == "balanced":
+        classes = np.array([int(sample.labels[0]) for sample in samples], dtype=np.int64)
+        mixture = balanced(classes, sizes, weights, seed=recipe.seed)
     rows = len(mixture(0))
     return make_plan(
         rows=rows, mixture=mixture, batch=stage.batch, seed=recipe.seed, epochs=stage.epochs, steps=stage.steps
     )
 
 
+def _mixed(sizes: list[int], weights: list[float], seed: int, epoch: int) -> np.ndarray:
+    return mix(sizes, weights, seed=seed, epoch=epoch)
+
+
 def _encode(
-    source: DataSource, rows: Iterable[Example | Reject], objective: Sft, text: Text, display: Display, role: str
+    source: DataSource, rows: Iterable[Example | Reject], objective: Objective, text: Text, display: Display, role: str
 ) -> Encoded:
     parts = {
         "source": source.model_dump_json(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -11,9 +12,11 @@ from mingshi.data.formats import DataSource, read
 from mingshi.data.row_problem import RowProblem
 from mingshi.display import Display, Silent
 from mingshi.model.load import Text, choose_device, choose_precision, load_text
-from mingshi.prepare import prepare, prepare_tests
+from mingshi.objectives import Distill, Sft
+from mingshi.objectives.dpo import rendered_answers, shared_tokens
+from mingshi.prepare import prepare, prepare_tests, settled
 from mingshi.recipe import Recipe
-from mingshi.types import Chat, Example, Reject
+from mingshi.types import Chat, Example, Labelled, Preference, Reject, Rendered
 
 ATTENTION_BYTES = 2  # a kept score, per head and pair of tokens
 
@@ -23,6 +26,7 @@ def preview(recipe: Recipe, *, rows: int = 5, longest: bool = False) -> list[dic
 
     Each token is `{text, weight, reason}`: what is trained is what has a weight.
     """
+    recipe = settled(recipe)
     text = load_text(recipe.model, template=recipe.template)
     stage = recipe.stages[0]
     shown: list[dict[str, Any]] = []
@@ -42,20 +46,43 @@ def _shown(example: Example | Reject, text: Text, recipe: Recipe) -> dict[str, A
     place = {"source": example.source, "line": example.line}
     if isinstance(example, Reject):
         return {"id": f"{example.source}:{example.line}", **place, "rejected": f"{example.reason}: {example.detail}"}
-    assert isinstance(example, Chat)
-    objective = recipe.stages[0].objective
     try:
-        if example.plain:
-            rendered = text.template.plain(example.messages[-1].content)
-        else:
-            rendered = text.template.render(example.messages, example.tools, train_on=objective.train_on)
+        rendered = _rendered(example, text, recipe)
     except RowProblem as problem:
         return {"id": example.id, **place, "rejected": f"{problem.reason}: {problem.detail}"}
     pieces = text.tokenizer.convert_ids_to_tokens(list(rendered.tokens))
     texts = [_token_text(text, token, piece) for token, piece in zip(rendered.tokens, pieces, strict=True)]
     columns = zip(texts, rendered.weights, rendered.reasons, strict=True)
     tokens = [{"text": string, "weight": weight, "reason": reason} for string, weight, reason in columns]
+    if isinstance(example, Labelled):
+        tokens.append({"text": _label(example), "weight": 1.0, "reason": "label"})
     return {"id": example.id, **place, "length": len(tokens), "tokens": tokens}
+
+
+def _rendered(example: Example, text: Text, recipe: Recipe) -> Rendered:
+    """A row as its objective sees it; of a pair the rejected answer stands after the chosen one."""
+    objective = recipe.stages[0].objective
+    if isinstance(example, Preference):
+        chosen, rejected = rendered_answers(example, text)
+        start = shared_tokens(chosen, rejected)
+        return Rendered(
+            tokens=(*chosen.tokens, *rejected.tokens[start:]),
+            weights=(*chosen.weights, *rejected.weights[start:]),
+            reasons=(*chosen.reasons, *rejected.reasons[start:]),
+        )
+    if isinstance(example, Labelled):
+        rendered = text.template.plain(example.content)
+        return replace(rendered, weights=(0.0,) * len(rendered.tokens))  # the label is what is learnt
+    assert isinstance(example, Chat)
+    if example.plain:
+        return text.template.plain(example.messages[-1].content)
+    train_on = objective.train_on if isinstance(objective, Sft | Distill) else "all"
+    return text.template.render(example.messages, example.tools, train_on=train_on)
+
+
+def _label(example: Labelled) -> str:
+    names = example.label if isinstance(example.label, tuple) else (str(example.label),)
+    return " → " + ", ".join(names)
 
 
 def _token_text(text: Text, token: int, piece: str) -> str:
@@ -67,6 +94,7 @@ def _token_text(text: Text, token: int, piece: str) -> str:
 def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
     """What a run would do, without doing it: resolved recipe, rows, tokens, steps, memory, time."""
     display = display or Silent()
+    recipe = settled(recipe)
     text = load_text(recipe.model, template=recipe.template)
     stages = [prepare(stage, recipe, text, display) for stage in recipe.stages]
     tests = prepare_tests(recipe.test, recipe.stages[-1].objective, text, display)
@@ -79,7 +107,7 @@ def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
         tokens = summary["tokens"] * prepared.plan.steps / prepared.plan.steps_per_epoch
         trained = summary["trained"] * prepared.plan.steps / prepared.plan.steps_per_epoch
         products = (6 if stage.adapter.kind == "full" else 4) * (shape["body"] * tokens + shape["head"] * trained)
-        rate_reason = stage.adapter.default_learning_rate()
+        rate_reason = stage.default_learning_rate()
         summary |= {
             "learning_rate": stage.optim.learning_rate or rate_reason[0],
             "memory_gb": round(_memory(shape, recipe, stage.adapter.kind) / 1e9, 1),

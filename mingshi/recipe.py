@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
@@ -20,26 +20,34 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from mingshi.data.formats import DataSource
 from mingshi.errors import Problem, RecipeError
-from mingshi.evals import Generation, Perplexity
-from mingshi.model.adapters import Adapter, Lora
-from mingshi.objectives import Sft
+from mingshi.evals import EVALS, Classification, Generation, Perplexity, PreferenceAccuracy
+from mingshi.model.adapters import ADAPTERS, Adapter, Lora
+from mingshi.objectives import Classify, Distill, Dpo, Sft
 from mingshi.optim import Optim
-from mingshi.types import Settings
+from mingshi.types import Example, Settings
 
 MAX_BYTES = 1 << 20
 DEEPEST = 20  # levels; fields lie at most seven deep
 LARGEST = 2**53  # beyond it a float skips whole numbers
 SHOULD = "Input should be "  # pydantic's sentences begin so
 
-Evaluator = Annotated[Perplexity | Generation, Field(discriminator="kind")]
-Objective = Annotated[Sft, Field()]
+Evaluator = Annotated[Perplexity | Generation | Classification | PreferenceAccuracy, Field(discriminator="kind")]
+Objective = Annotated[Classify | Distill | Dpo | Sft, Field(discriminator="kind")]
 
 
 class EarlyStopping(Settings):
-    """End a stage when the validation loss has not fallen by `min_delta` for `patience` evaluations in a row."""
+    """End a stage once what is watched on the validation rows has stopped getting better.
 
+    A measurement counts as better if it is ahead of the last one that counted by more than `min_delta`; the first one
+    after training has begun always counts. After `patience` measurements in a row that do not count, the stage ends.
+    The weights that are kept are those of the best measurement, by however little it leads.
+    """
+
+    metric: str | None = None
+    """What is watched: a metric that the objective measures; by default its headline, nats per token for `sft`."""
     patience: int = Field(default=3, ge=1)
     min_delta: float = Field(default=0.0, ge=0)
+    """In the metric's own unit."""
 
 
 class Stage(Settings):
@@ -57,10 +65,23 @@ class Stage(Settings):
     """How often the data is gone through; 1 where neither this nor `steps` is given."""
     steps: int | None = Field(default=None, ge=1)
     evaluate: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
-    """When the validation loss is measured: after every epoch, or every so many steps."""
+    """When the validation score is measured: after every epoch, or every so many steps."""
     early_stopping: EarlyStopping | None = None
     checkpoint: int = Field(default=50, ge=1)
-    """Steps between checkpoints; one is also kept whenever the validation loss is measured, and at the end."""
+    """Steps between checkpoints; one is also kept whenever the validation score is measured, and at the end."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _plain_unless_said(cls, value: Any) -> Any:
+        """An objective without a kind is plain fine-tuning."""
+        return {"kind": "sft", **value} if isinstance(value, Mapping) else value
+
+    def default_learning_rate(self) -> tuple[float, str]:
+        """What trains where `optim.learning_rate` is not given, and why."""
+        rate, reason = self.adapter.default_learning_rate()
+        if isinstance(self.objective, Dpo):
+            return rate / 10, f"{reason}; preferences want a tenth of that"
+        return rate, reason
 
     @model_validator(mode="after")
     def _one_length(self) -> Stage:
@@ -69,6 +90,11 @@ class Stage(Settings):
         if self.early_stopping is not None and self.validation == 0:
             raise ValueError("early_stopping needs a validation set. Give `validation` a share or files.")
         return self
+
+
+def _default_evals(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    accepted = values["stages"][-1].objective.accepts
+    return tuple(kind() for kind in EVALS.values() if set(kind.accepts) & set(accepted))[:1]
 
 
 class Recipe(Settings):
@@ -89,9 +115,47 @@ class Recipe(Settings):
     stages: tuple[Stage, ...] = Field(min_length=1)
     test: tuple[DataSource, ...] = ()
     """Read twice: before the first stage and after the last, and by nothing else."""
-    evals: tuple[Evaluator, ...] = (Perplexity(),)
+    evals: tuple[Evaluator, ...] = Field(default_factory=_default_evals)
+    """What is measured on the test set; by default the first that fits the rows of the last stage's objective."""
     keep: int = Field(default=1, ge=1)
     """Checkpoints kept besides the best."""
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Recipe:
+        _shared_head(self.stages)
+        if isinstance(self.stages[0].objective, Classify) and self.template != "auto":
+            raise ValueError("a classifier reads texts as they are, without turns. Leave `template` out.")
+        return self
+
+    @field_validator("evals")
+    @classmethod
+    def _fit_the_test_rows(cls, evals: tuple[Evaluator, ...], info: ValidationInfo) -> tuple[Evaluator, ...]:
+        """The test set holds rows of the last stage's kind: an evaluator of others would have nothing to measure."""
+        if "stages" not in info.data:
+            return evals
+        objective = info.data["stages"][-1].objective
+        for evaluator in evals:
+            if not set(evaluator.accepts) & set(objective.accepts):
+                scored, held = (_names(kinds) for kinds in (evaluator.accepts, objective.accepts))
+                fitting = [name for name, kind in EVALS.items() if set(kind.accepts) & set(objective.accepts)]
+                mend = f"Use {' or '.join(fitting)}." if fitting else "Leave evals empty: `evals: []`."
+                what = f"{evaluator.kind} scores {scored} rows, and the objective {objective.kind} is tested on {held}"
+                raise ValueError(f"{what}. {mend}")
+        return evals
+
+
+def _shared_head(stages: Sequence[Stage]) -> None:
+    """Stages train one network: a head of classes is no head of words, and a class is what it was."""
+    heads = [stage.objective for stage in stages if isinstance(stage.objective, Classify)]
+    if heads and len(heads) < len(stages):
+        what = "classify and another objective in one recipe need different heads"
+        raise ValueError(f"{what}. Make two recipes: the second's `model` is what the first saved.")
+    if len({(one.problem, one.labels, one.pooling) for one in heads}) > 1:
+        raise ValueError("stages share one head: give all the same problem, labels and pooling. Or leave them out.")
+
+
+def _names(kinds: Sequence[type[Example]]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
 
 
 def parse(values: Mapping[str, Any], *, file: str = "recipe") -> Recipe:
@@ -100,7 +164,8 @@ def parse(values: Mapping[str, Any], *, file: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems = _problems(error.errors(), values, file)
+        known = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
+        problems = _problems(known, values, file)
     told = {problem.field for problem in problems}
     endless = [_out_of_range(place, values, file) for place in _endless(values)]
     if problems := problems + [problem for problem in endless if problem.field not in told]:
@@ -257,7 +322,8 @@ def _is_union_label(key: Any) -> bool:
     return isinstance(key, str) and (key in _BRANCHES or "[" in key)
 
 
-_BRANCHES = {"lora", "full", "sft", "perplexity", "generation", "float", "int", "constrained-int", "constrained-float"}
+_BRANCHES = {*ADAPTERS, "classify", "distill", "dpo", "sft", *EVALS}
+_BRANCHES |= {"float", "int", "constrained-int", "constrained-float"}
 
 
 def _line(values: Any, place: Sequence[Any]) -> int | None:

@@ -66,6 +66,7 @@ class Line:
     seconds: float
     loss: float | None  # of the last step
     scores: Mapping[str, float]  # "data.evaluator.metric": value, the latest of each
+    fit: Sequence[str | None] = ()  # for each stage, whether it overfits
 
 
 @final
@@ -196,18 +197,16 @@ def _take_lock(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        raise RecipeError(
-            Problem(file=str(folder), field="output", what=f"cannot be used: {error.strerror}")
-        ) from error
+        what = f"cannot be used: {error.strerror}"
+        raise RecipeError(Problem(file=str(folder), field="output", what=what)) from error
     deadline = time.monotonic() + _PATIENCE
     while not _locked(lock, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             owner = os.pread(lock, 500, 0).decode(errors="replace").strip()
             os.close(lock)
             what = f"is in use by another run ({owner or 'which is just starting'})"
-            raise RecipeError(
-                Problem(file=str(folder), field="output", what=what, mend="Wait, or choose another `output`.")
-            )
+            mend = "Wait, or choose another `output`."
+            raise RecipeError(Problem(file=str(folder), field="output", what=what, mend=mend))
         time.sleep(0.02)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n".encode(), 0)
@@ -287,6 +286,7 @@ def _summarise(folder: Path) -> Line:
         seconds=run["seconds"],
         loss=last.get("loss"),
         scores=_numbers(run.get("scores", {})),
+        fit=[fit and fit["verdict"] for fit in run.get("fit", ())],
     )
 
 

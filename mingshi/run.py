@@ -9,7 +9,6 @@ that it would have had.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,24 +17,29 @@ from typing import Any
 
 from mingshi import checkpoint
 from mingshi.card import model_card
+from mingshi.checks.fit import fits
 from mingshi.data.plan import Plan
 from mingshi.display import Display, Silent, Watched
 from mingshi.errors import MingshiError, Preempted, ResourceError
-from mingshi.evaluate import LOSS, Suite, as_json, told, validation_scores
+from mingshi.evaluate import Suite, as_json
 from mingshi.loop import Work, train
 from mingshi.model import export
 from mingshi.model.adapters import fold, trainable
-from mingshi.model.load import Model, load
+from mingshi.model.assets import cache_root
+from mingshi.model.attached import Attached
+from mingshi.model.load import Model
 from mingshi.notebook import report_frame
 from mingshi.optim import Optimiser
-from mingshi.prepare import Prepared, TestSet, prepare, prepare_tests
+from mingshi.prepare import Joined, Prepared, TestSet, open_for, prepare, prepare_tests, settled
 from mingshi.provenance import hash_folder
 from mingshi.recipe import Recipe, Stage
 from mingshi.record import Record, Run, read_run
+from mingshi.report.fit import verdicts
 from mingshi.report.page import write_report
 from mingshi.resume import finished, recorded_scores, refuse_changes, sweep
 from mingshi.signals import Stop
-from mingshi.types import Score
+from mingshi.types import Objective, Score
+from mingshi.watching import Standing, Watch, training_sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,24 +64,14 @@ class Outcome:
         return read_run(self.folder)
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs: folder, report, status, scores."""
+        """For programs: folder, report, status, scores, verdicts on overfitting."""
         scores = {when: {name: as_json(score) for name, score in found.items()} for when, found in self.scores.items()}
         report = str(self.folder / "report.html")
-        return {"folder": str(self.folder), "report": report, "status": self.status, "scores": scores}
+        told = {"folder": str(self.folder), "report": report, "status": self.status, "scores": scores}
+        return told | {"fit": verdicts(self.record)}
 
     def _repr_html_(self) -> str:
         return report_frame(self.folder / "report.html")
-
-
-@dataclass(slots=True)
-class Standing:
-    """Where a stage stands: all that a checkpoint holds besides tensors."""
-
-    steps: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    waited: int = 0  # evaluations since the validation loss last fell
-    stopped_early: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +110,7 @@ def execute(
             status = {5: "diverged", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
             record.finish(status, {"error": str(ours) if ours else f"{type(error).__name__}: {error}"})
             with suppress(Exception):  # what ended the run is what must be told
+                _judge(record, diverged=status == "diverged")
                 write_report(folder, language=language)
             if ours is None or ours is error:
                 raise
@@ -143,7 +138,8 @@ def _finished(run: Run, display: Display, language: str) -> Outcome:
 
 def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcome:
     display.say(f"Loading {recipe.model}")
-    model = load(recipe.model, precision=recipe.precision, device=recipe.device, template=recipe.template)
+    recipe = settled(recipe)
+    model = open_for(recipe)
     context = Context(recipe, model, record, stop, display)
     stages = [prepare(stage, recipe, model.text, display) for stage in recipe.stages]
     tests = prepare_tests(recipe.test, recipe.stages[-1].objective, model.text, display)
@@ -152,6 +148,9 @@ def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcom
     record.truncate_after(*_resume_point(record, len(stages)))
     suite.run(when="before", stage=0, step=0)
     standings = [_train_stage(context, number, prepared) for number, prepared in enumerate(stages)]
+    _judge(record)
+    for fit in filter(None, verdicts(read_run(record.folder))):
+        display.say(f"fit: {fit['verdict'].replace('_', ' ')}. {fit['said']['en']} {fit['next']['en']}")
     if model.changed:
         fold(model)  # an adapter saved alone would lose what was merged before it, so the whole model is
     suite.run(when="after", stage=len(stages) - 1, step=standings[-1].best_step)
@@ -165,17 +164,21 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
     """Train one stage from its last checkpoint, or from the start, and leave the model with its best weights."""
     recipe, model, record = context.recipe, context.model, context.record
     stage = recipe.stages[number]
-    stage.adapter.attach(model, seed=recipe.seed)
-    work = _work(context, stage, prepared)
+    attached = stage.adapter.attach(model, seed=recipe.seed)
+    held = _companion(context, stage.objective, prepared.validation)
+    work = _work(context, stage, prepared, attached)
     folder = record.folder / "checkpoints" / f"stage-{number}"
     standing = _restore(context, work, folder)
+    watch = _watch(context, number, prepared, held, work)
+    if standing.steps == 0 and len(prepared.validation):
+        watch.begin()
     for step in () if standing.stopped_early else train(work, start=standing.steps):
         standing.steps = step.number
         record.write_step(step, stage=number)
         context.display.step(step, work.plan.steps)
         measured = len(prepared.validation) > 0 and _due(stage.evaluate, step.number, work.plan)
         if measured:
-            _measure(context, number, prepared, standing)
+            watch.measure(standing)
         if measured or context.stop.requested or _due(stage.checkpoint, step.number, work.plan):
             _save(context, work, folder, standing)
         if context.stop.requested:
@@ -186,8 +189,22 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
     return standing
 
 
-def _work(context: Context, stage: Stage, prepared: Prepared) -> Work:
-    rate, reason = stage.adapter.default_learning_rate()
+def _judge(record: Record, *, diverged: bool = False) -> None:
+    """Put down whether each stage overfits, as far as it was measured."""
+    run = read_run(record.folder)
+    record.update(fit=fits(run.evals, run.data.get("stages", ()), diverged=diverged))
+
+
+def _companion(context: Context, objective: Objective, samples: Joined) -> Any:
+    """What the objective wants beside the network for these samples; the network must be as the stage begins."""
+    if not len(samples):
+        return None
+    folder, budget = cache_root() / "companions", context.recipe.stream
+    return objective.companion(context.model, samples, folder=folder, budget=budget, display=context.display)
+
+
+def _work(context: Context, stage: Stage, prepared: Prepared, attached: Attached) -> Work:
+    rate, reason = stage.default_learning_rate()
     if stage.optim.learning_rate is None:
         context.display.say(f"Learning rate {rate:g}: {reason}")
     network = context.model.network
@@ -199,14 +216,15 @@ def _work(context: Context, stage: Stage, prepared: Prepared) -> Work:
     return Work(
         network=network,
         objective=stage.objective,
-        companion=stage.objective.companion(context.model),
+        companion=_companion(context, stage.objective, prepared.samples),
         samples=prepared.samples,
         plan=prepared.plan,
-        optimiser=Optimiser(network.named_parameters(), stage.optim),
+        optimiser=Optimiser(network.named_parameters(), stage.optim, rate=attached.rate),
         peak=stage.optim.learning_rate or rate,
         budget=context.recipe.stream,
         device=context.model.device,
         seed=context.recipe.seed,
+        adapter=attached,
     )
 
 
@@ -216,27 +234,21 @@ def _due(every: str | int, step: int, plan: Plan) -> bool:
     return step % interval == 0 or step == plan.steps
 
 
-def _measure(context: Context, number: int, prepared: Prepared, standing: Standing) -> None:
-    """The validation loss: recorded, shown, and weighed against the best so far."""
-    recipe, stage = context.recipe, context.recipe.stages[number]
-    scores = validation_scores(
-        context.model, prepared.validation, objective=stage.objective, budget=recipe.stream, display=context.display
+def _watch(context: Context, number: int, prepared: Prepared, held: Any, work: Work) -> Watch:
+    """The validation rows, and as many that are trained on."""
+    count = len(prepared.validation)
+    return Watch(
+        model=context.model,
+        stage=context.recipe.stages[number],
+        number=number,
+        record=context.record,
+        display=context.display,
+        budget=context.recipe.stream,
+        validation=prepared.validation,
+        held=held,
+        sample=training_sample(prepared.samples, work.plan, count=count, seed=context.recipe.seed) if count else (),
+        trained=work.companion,
     )
-    context.record.write_eval(
-        stage=number, step=standing.steps, when="during", data="validation", kind="perplexity", scores=scores
-    )
-    loss = scores.scores[LOSS].value
-    context.display.say(f"step {standing.steps}: validation loss {told(scores.scores[LOSS])}")
-    patience = stage.early_stopping
-    if loss < standing.best_loss - (patience.min_delta if patience else 0.0):
-        standing.waited = 0
-    else:
-        standing.waited += 1
-    if loss < standing.best_loss:
-        standing.best_loss, standing.best_step = loss, standing.steps
-    standing.stopped_early = patience is not None and standing.waited >= patience.patience
-    if standing.stopped_early:
-        context.display.say(f"Stopping early: no better for {standing.waited} measurements")
 
 
 def _save(context: Context, work: Work, folder: Path, standing: Standing) -> None:
@@ -244,8 +256,8 @@ def _save(context: Context, work: Work, folder: Path, standing: Standing) -> Non
         folder,
         run=context.record.id,
         step=standing.steps,
-        tensors=work.optimiser.tensors(),
-        state={"standing": asdict(standing) | {"best_loss": _finite(standing.best_loss)}},
+        tensors=work.tensors(),
+        state={"standing": asdict(standing)},
         keep=context.recipe.keep,
         best=standing.best_step or None,
     )
@@ -268,26 +280,21 @@ def _restore(context: Context, work: Work, folder: Path) -> Standing:
     if path is None:
         return Standing()
     saved = checkpoint.load(path)
-    work.optimiser.restore(saved.tensors)
+    work.restore(saved.tensors)
     standing = Standing(**saved.state["standing"])
-    standing.best_loss = math.inf if standing.best_loss is None else standing.best_loss
     context.display.say(f"Resuming after step {standing.steps} of {work.plan.steps}")
     return standing
 
 
 def _keep_best(context: Context, work: Work, folder: Path, standing: Standing) -> None:
-    """Put the weights of the lowest validation loss back, where they are not the last ones; nothing is saved after."""
+    """Put the weights of the best validation score back, where they are not the last ones; nothing is saved after."""
     best_step = standing.best_step or None
     checkpoint.tidy(folder, run=context.record.id, step=standing.steps, keep=context.recipe.keep, best=best_step)
     if standing.best_step in (0, standing.steps):
         return
     best = checkpoint.load(folder / f"step-{standing.best_step:08d}")
-    work.optimiser.restore_weights(best.tensors["weights"])
+    work.restore_weights(best.tensors)
     context.display.say(f"Best weights restored: step {standing.best_step}")
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) -> None:
@@ -328,4 +335,6 @@ def _publish(context: Context) -> None:
     """The trained model or adapter, in a folder that proves itself."""
     model, record, recipe = context.model, context.record, context.recipe
     facts = {"run": record.id, "base": recipe.model, "kind": "adapter" if model.adapter is not None else "model"}
-    export.save(model, record.folder / facts["kind"], facts=facts, card=model_card(recipe, record.folder))
+    export.save(
+        model, record.folder / facts["kind"], facts=facts, card=model_card(recipe, record.folder, kind=facts["kind"])
+    )

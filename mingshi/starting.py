@@ -12,7 +12,7 @@ from mingshi.ending import leave_on_request
 from mingshi.errors import RecipeError
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-HEAVY = ("train", "eval", "predict", "chat", "merge")  # commands that compute
+HEAVY = ("train", "eval", "predict", "chat", "merge", "pairs")  # commands that compute
 
 
 def prepare(arguments: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
 """The nouns of the house: frozen values without behaviour, in the order in which a row becomes a step.
 
-Shapes: `T` tokens in a packed stream, `S` segments, `M` predictions. Counts are per value, not per batch row:
-nothing in this house is padded.
+Shapes: `T` tokens in a packed stream, `S` segments, `M` predictions, `N` samples, `K` labels of each. Counts are per
+value, not per batch row: nothing in this house is padded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -16,10 +17,12 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import torch
 
+    from mingshi.display import Display
     from mingshi.model.load import Model, Text
 
 Network = Any  # a transformers model: its classes are made at run time and carry no types
 Columns = np.ndarray  # one-dimensional, of the type that its field names
+NO_LABELS = np.empty(0, dtype=np.float32)
 
 
 class Settings(BaseModel):
@@ -79,6 +82,23 @@ class Preference(Example):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One of several answers to a prompt, and how good somebody or something found it."""
+
+    text: str
+    score: float  # the higher, the better; a rank is a score below zero
+    by: str = ""  # who or what wrote it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Example):
+    """A prompt and answers to it whose scores can be compared."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
     """A row that was read and not used, and why. `rows in = used + rejected` in every run."""
 
@@ -135,7 +155,9 @@ class Sample:
     target: Columns  # [M] int32
     weight: Columns  # [M] float32
     sequence: Columns  # [M] int32: which of the sample's answers a prediction belongs to
+    labels: Columns = field(default_factory=lambda: NO_LABELS)  # [K] float32: what is scored besides tokens
     id: str = ""
+    row: int = -1  # its place among the stage's samples, set by the sequence that holds them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,8 +171,11 @@ class Batch:
     target: torch.Tensor  # [M] int64
     weights: torch.Tensor  # [M] float32
     sequence: torch.Tensor  # [M] int64
+    labels: torch.Tensor  # [N, K] float32
+    parts: torch.Tensor  # [N] float32: each sample's share of the weight
     weight: float  # what the loss of this batch is summed over
     ids: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()  # each sample's place among the stage's: a companion finds by it what it stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,14 +191,37 @@ class Objective(Protocol):
 
     accepts: ClassVar[tuple[type[Example], ...]]
     additive: ClassVar[bool]  # may a step be cut into micro-batches
+    headline: ClassVar[str]  # the metric that decides which weights are the best, and when to stop early
+    higher_is_better: ClassVar[bool]  # of the headline
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of one sample."""
 
     def encode(self, example: Example, model: Text) -> Sample | Reject | list[Sample]: ...
 
     def collate(self, samples: Sequence[Sample], device: str) -> Batch: ...
 
-    def companion(self, model: Model) -> Any: ...
+    def companion(self, model: Model, samples: Sequence[Sample], *, folder: Path, budget: int, display: Display) -> Any:
+        """What stands beside the network while it is trained, or measured, on these samples.
+
+        Made once a stage for each set of samples, after the adapter is attached and before any weight moves or is
+        restored: the network computes what it did before the stage. What is computed is kept under `folder`, named
+        after a hash of everything that it depends on, so that a later epoch or run finds it.
+        """
 
     def loss(self, network: Network, batch: Batch, companion: Any) -> Loss: ...
+
+    def measure(self, network: Network, batch: Batch, companion: Any) -> Mapping[str, torch.Tensor]:
+        """Sums of each sample, `[N]` by metric, the headline first; a score is their sum over that of `Batch.parts`.
+
+        Called without gradients and dropout.
+        """
+
+    def model_dump_json(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

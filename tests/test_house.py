@@ -22,16 +22,18 @@ PACKAGE = ROOT / "mingshi"
 # A module imports from the layers above its own, and from its own package. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "signals"),
-    ("display", "provenance", "data", "model", "optim"),
-    ("objectives", "checks", "evals", "terminal"),
+    ("display", "provenance", "directions", "data", "model", "optim"),
+    ("objectives", "evals", "terminal"),
+    ("checks",),
     ("loop", "record", "checkpoint"),
     ("report", "notebook", "ending", "resume"),
     ("recipe",),
     ("prepare", "card", "measured"),
     ("evaluate", "preview"),
-    ("use",),
+    ("use", "watching"),
     ("run", "verify"),
-    ("api", "starting"),
+    ("api", "starting", "workflows", "console"),
+    ("cli_pairs",),
     ("cli",),
     ("__main__",),
 )
@@ -61,10 +63,14 @@ DYNAMIC: dict[str, str] = {
 }
 MOST_DYNAMIC = 12
 
-PRINTERS = {"cli", "ending"}  # the two ends of the command line: what came out, and what went wrong
+PRINTERS = {"console", "ending"}  # the two ends of the command line: what came out, and what went wrong
 
 # A parameter of a command is an option that a person may type: there are as many as the command has.
-WIDE: dict[str, str] = {"cli.train": "the options of `train`", "cli.preview": "the options of `preview`"}
+WIDE: dict[str, str] = {
+    "cli.train": "the options of `train`",
+    "cli.preview": "the options of `preview`",
+    "cli_pairs.pairs": "the options of `pairs`",
+}
 
 MODULES_OF_PICKLE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

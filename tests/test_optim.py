@@ -66,6 +66,7 @@ def test_a_thousand_tiny_updates_of_a_bfloat16_weight_are_not_lost() -> None:
         parameter.grad = torch.ones_like(parameter)
         optimiser.gather()
         optimiser.step(rate=1e-5, norm=optimiser.gradient_norm())
+        optimiser.clear()
     (weight,) = optimiser.weights
     assert weight.master.dtype == torch.float32 and parameter.dtype == torch.bfloat16
     assert bool(((weight.master - 0.99).abs() < 1e-4).all())
@@ -114,6 +115,7 @@ def trained(dtype: torch.dtype, steps: range, optimiser: Optimiser | None = None
             weight.parameter.grad = torch.randn(weight.parameter.shape, generator=generator).to(dtype)
         optimiser.gather()
         optimiser.step(rate=1e-2, norm=optimiser.gradient_norm())
+        optimiser.clear()
     return optimiser
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from tiny import ROWS, tiny_model
 
-from mingshi import checkpoint, run
+from mingshi import checkpoint, watching
 from mingshi.errors import DivergedError, RecipeError
 from mingshi.model.export import verify
 from mingshi.model.load import Model, load
 from mingshi.objectives.sft import Sft
+from mingshi.prepare import Joined
 from mingshi.recipe import parse
 from mingshi.record import read_run
 from mingshi.run import Outcome, execute
@@ -84,7 +85,7 @@ def test_a_run_improves_the_model_and_leaves_a_whole_record(base: Path, place: P
     assert record.status == "done" and record.run["recipe"]["stages"][0]["batch"] == 8
     assert [line["number"] for line in record.steps] == list(range(1, 9))
     assert record.steps[-1]["loss"] < record.steps[0]["loss"]
-    assert [step for step, _ in validation(place / "run")] == [4, 8]
+    assert [step for step, _ in validation(place / "run")] == [0, 4, 8]
     assert {line["when"] for line in record.evals} == {"before", "during", "after"}
     assert {path.name for path in (place / "run").iterdir()} >= {"run.json", "data.json", "steps.jsonl", "report.html"}
     report = (place / "run" / "report.html").read_text(encoding="utf-8")
@@ -114,7 +115,7 @@ def test_validation_by_share_holds_out_rows_of_the_data(base: Path, place: Path)
     carried_out(base, stage(validation=0.25, epochs=1))
     (told,) = read_run(place / "run").data["stages"]
     assert told["samples"] + told["validation"] == 32 and told["validation"] > 0
-    assert len(validation(place / "run")) == 1
+    assert len(validation(place / "run")) == 2
 
 
 def test_without_validation_nothing_is_measured_and_the_last_weights_stay(base: Path, place: Path) -> None:
@@ -170,16 +171,19 @@ def test_two_stages_equal_two_runs_of_which_the_second_begins_with_what_the_firs
     assert not any("lora" in name for name, _ in both.model.network.named_modules())
 
 
+SCRIPTED = ("nats_per_token", "accuracy", "temperature")
+
+
 def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    """Validation losses as a script says, one a measurement."""
-    coming = iter(losses)
+    """Validation losses as a script says, one a measurement, after one before training; training rows score 0."""
+    coming = iter([9.0, *losses])
 
-    def scores(*arguments: Any, **named: Any) -> Scores:
-        value = next(coming)
-        score = Score(value=value, low=value, high=value, count=1, signature="scripted")
-        return Scores(scores={"nats_per_token": score})
+    def scores(model: Any, samples: Any, **named: Any) -> Scores:
+        value = next(coming) if isinstance(samples, Joined) else 0.0
+        found = {name: Score(value=value, low=value, high=value, count=1, signature="") for name in SCRIPTED}
+        return Scores(scores=found)
 
-    monkeypatch.setattr(run, "validation_scores", scores)
+    monkeypatch.setattr(watching, "validation_scores", scores)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_early_stopping_waits_as_long_as_it_was_told(
     outcome = carried_out(base, stage(evaluate=1, early_stopping=early))
     (told,) = outcome.record.run["summary"]["stages"]
     assert (told["steps"], told["stopped_early"]) == (stopped or 8, stopped is not None)
-    assert told["best_step"] == best and told["best_loss"] == min(losses[: stopped or 8])
+    assert told["best_step"] == best and told["best_value"] == min(losses[: stopped or 8])
     assert len(outcome.record.steps) == told["steps"]
 
 

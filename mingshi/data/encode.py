@@ -42,13 +42,16 @@ _COLUMNS: Mapping[str, tuple[type[np.generic], int]] = {
     "target": (np.int32, 1),
     "weight": (np.float32, 1),
     "sequence": (np.int32, 1),
+    "labels": (np.float32, 1),
     "ids": (np.uint8, 1),
     "token_ends": (np.int64, 1),
     "segment_ends": (np.int64, 1),
     "prediction_ends": (np.int64, 1),
+    "label_ends": (np.int64, 1),
     "id_ends": (np.int64, 1),
 }
-_ENDS = {"token_ends": "tokens", "segment_ends": "segments", "prediction_ends": "target", "id_ends": "ids"}
+_ENDS = {"token_ends": "tokens", "segment_ends": "segments", "prediction_ends": "target"}
+_ENDS |= {"label_ends": "labels", "id_ends": "ids"}
 _MANIFEST = "manifest.json"
 _REJECTS = "rejects.jsonl"
 
@@ -88,6 +91,7 @@ class Encoded:
             target=self._columns["target"][predictions],
             weight=self._columns["weight"][predictions],
             sequence=self._columns["sequence"][predictions],
+            labels=self._columns["labels"][self._range("label_ends", place)],
             id=self._columns["ids"][self._range("id_ends", place)].tobytes().decode(),
         )
 
@@ -316,7 +320,7 @@ class _Writer:
         self._files.close()
 
     def append(self, sample: Sample) -> None:
-        for name in ("tokens", "segments", "source", "target", "weight", "sequence"):
+        for name in ("tokens", "segments", "source", "target", "weight", "sequence", "labels"):
             self._columns[name].append(getattr(sample, name))  # the columns are named after the fields
         self._columns["ids"].append(np.frombuffer(sample.id.encode(), dtype=np.uint8))
         for name, of in _ENDS.items():

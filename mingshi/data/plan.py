@@ -77,8 +77,11 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return [sorted(chosen) for chosen in bins]
 
 
-def pack(samples: Sequence[Sample], *, device: str) -> Batch:
-    """Samples one after another: `[T]` tokens, `[M]` predictions, each sample's first sequence after the last one's."""
+def pack(samples: Sequence[Sample], *, device: str, parts: Sequence[float] | None = None) -> Batch:
+    """Samples one after another: `[T]` tokens, `[M]` predictions, each sample's first sequence after the last one's.
+
+    `parts` are the samples' shares of the batch's weight: by default what their predictions weigh together.
+    """
     import torch
 
     from mingshi.model.attention import positions
@@ -97,15 +100,19 @@ def pack(samples: Sequence[Sample], *, device: str) -> Batch:
     def column(values: Sequence[np.ndarray], kind: type) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(values).astype(kind)).to(device)
 
-    weights = [sample.weight for sample in samples]
+    if parts is None:
+        parts = [float(sample.weight.sum(dtype=np.float64)) for sample in samples]
     return Batch(
         tokens=column([sample.tokens for sample in samples], np.int64),
         positions=torch.from_numpy(positions(stream)).to(device),
         segments=stream,
         source=column([sample.source + start for sample, start in zip(samples, starts, strict=False)], np.int64),
         target=column([sample.target for sample in samples], np.int64),
-        weights=column(weights, np.float32),
+        weights=column([sample.weight for sample in samples], np.float32),
         sequence=column([sample.sequence + at for sample, at in zip(samples, sequences, strict=False)], np.int64),
-        weight=float(sum(weight.sum(dtype=np.float64) for weight in weights)),
+        labels=torch.from_numpy(np.stack([sample.labels for sample in samples]).astype(np.float32)).to(device),
+        parts=torch.tensor(parts, dtype=torch.float32, device=device),
+        weight=math.fsum(parts),
         ids=tuple(sample.id for sample in samples),
+        rows=tuple(sample.row for sample in samples),
     )

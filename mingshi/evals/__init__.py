@@ -1,7 +1,7 @@
 """Evaluators: a recipe's `evals` name them by kind. Each gives Scores: numbers, intervals, and every item's own value.
 
 `Scores.items` holds under a metric's name the values that its score is the mean of. A score that is a sum over a sum
-has two columns instead, `<name>.sum` and `<name>.weight`.
+has two columns instead, `<name>.sum` and `<name>.weight`. What `classification` holds there it says itself.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mingshi.errors import RecipeError
-from mingshi.evals import statistics
+from mingshi.evals import classification, statistics
+from mingshi.evals.classification import Classification
 from mingshi.evals.generation import Generation
 from mingshi.evals.perplexity import Perplexity
+from mingshi.evals.preference import PreferenceAccuracy
 from mingshi.types import Score, Scores
 
-__all__ = ["EVALS", "Generation", "Perplexity", "compare"]
+__all__ = ["EVALS", "Classification", "Generation", "Perplexity", "PreferenceAccuracy", "compare"]
 
-EVALS: Mapping[str, type[Perplexity | Generation]] = {"perplexity": Perplexity, "generation": Generation}
+EVALS: Mapping[str, type[Perplexity | Generation | Classification | PreferenceAccuracy]] = {
+    "perplexity": Perplexity,
+    "generation": Generation,
+    "classification": Classification,
+    "preference": PreferenceAccuracy,
+}
 
 
 def compare(before: Scores, after: Scores, *, seed: int = 0) -> Mapping[str, Score]:
@@ -24,12 +31,14 @@ def compare(before: Scores, after: Scores, *, seed: int = 0) -> Mapping[str, Sco
 
     Raises RecipeError if the two were not measured in the same way on the same items.
     """
-    differences = {}
+    differences: dict[str, Score] = {}
     for name in (name for name in before.scores if name in after.scores):
         signature = before.scores[name].signature
         if signature != after.scores[name].signature:
             what = f"{name} was not measured alike: {signature} and {after.scores[name].signature}"
             raise RecipeError(what, "Compare evaluations of the same data and settings.")
+        if classification.is_classified(before.items):
+            continue
         if name in before.items:
             differences[name] = statistics.difference(
                 before.items[name], after.items[name], signature=f"change of {signature}", seed=seed
@@ -38,6 +47,8 @@ def compare(before: Scores, after: Scores, *, seed: int = 0) -> Mapping[str, Sco
             differences[name] = statistics.ratio_difference(
                 _columns(before, name), _columns(after, name), signature=f"change of {signature}", seed=seed
             )
+    if classification.is_classified(before.items):
+        differences |= classification.differences(before, after, seed=seed)
     return differences
 
 

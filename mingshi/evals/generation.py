@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from mingshi.errors import DataError
 from mingshi.evals import rouge, statistics
-from mingshi.types import Chat, Message, Score, Scores, Settings
+from mingshi.types import Chat, Example, Message, Score, Scores, Settings
 
 if TYPE_CHECKING:
     from mingshi.model.generate import Generated, Track
@@ -36,6 +36,8 @@ class Case:
 
 class Generation(Settings):
     """Answers written by the model: exact match and ROUGE, and how many are empty, unfinished or repeat themselves."""
+
+    accepts: ClassVar[tuple[type[Example], ...]] = (Chat,)
 
     kind: Literal["generation"] = "generation"
     metrics: tuple[Metric, ...] = ("exact_match", "rouge")

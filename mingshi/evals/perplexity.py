@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from mingshi.errors import DataError
 from mingshi.evals import statistics
-from mingshi.types import Batch, Score, Scores, Settings
+from mingshi.types import Batch, Chat, Example, Score, Scores, Settings
 
 if TYPE_CHECKING:
     from mingshi.model.load import Model
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class Perplexity(Settings):
     """Sum of nats over sum of tokens: the same number whatever the batches. A prediction's weight does not enter."""
+
+    accepts: ClassVar[tuple[type[Example], ...]] = (Chat,)
 
     kind: Literal["perplexity"] = "perplexity"
 

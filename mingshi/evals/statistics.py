@@ -19,6 +19,8 @@ RESAMPLES = 9999
 FEWEST_RESAMPLES = 999
 DRAWS = 20_000_000  # of one interval: many items need fewer resamples, for their sums are nearly normal
 CHUNK_DRAWS = 2_000_000  # in memory at a time
+MEASURED_RESAMPLES = 1999  # of statistics that take longer than a sum
+MOST_LEFT_OUT = 4000  # items: leaving out each in turn takes their square
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 
@@ -121,19 +123,9 @@ def bca(
         return math.nan, math.nan
     value = statistic(columns_NK.sum(axis=0))
     drawn_R = statistic(_resampled_sums(columns_NK, seed, resamples or _resamples(count)))
-    if not np.isfinite(drawn_R).all() or not np.ptp(drawn_R) > 1e-12 * max(abs(float(value)), 1e-300):
+    if not np.isfinite(drawn_R).all():
         return math.nan, math.nan
-    without_N = statistic(columns_NK.sum(axis=0) - columns_NK)
-    below = (np.count_nonzero(drawn_R < value) + np.count_nonzero(drawn_R <= value)) / (2 * len(drawn_R))
-    spread_N = without_N.mean() - without_N
-    acceleration = (spread_N**3).sum() / (6 * (spread_N**2).sum() ** 1.5)
-    bias = ndtri(below)
-    ends = bias + ndtri(np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    shares = ndtr(bias + ends / (1 - acceleration * ends))
-    if not np.isfinite(shares).all():
-        return math.nan, math.nan
-    low, high = np.percentile(drawn_R, shares * 100)
-    return float(low), float(high)
+    return _ends(float(value), drawn_R, statistic(columns_NK.sum(axis=0) - columns_NK))
 
 
 def _resamples(count: int) -> int:
@@ -151,3 +143,71 @@ def _resampled_sums(columns_NK: np.ndarray, seed: int, resamples: int) -> np.nda
         for kind in range(kinds):
             sums[start : start + rows, kind] = columns_NK[:, kind][chosen].sum(axis=1)
     return sums
+
+
+def measured(
+    measure: Callable[[np.ndarray], np.ndarray], count: int, *, signatures: Sequence[str], seed: int = 0
+) -> list[Score]:
+    """Statistics that are no functions of sums (ranks, bins), each with its BCa interval.
+
+    `measure` turns how often each of `count` items was drawn, `[draws, N]`, into values `[draws, M]`, one column for
+    each signature. The draws are shared, and those for which a statistic has no value (a class that was not drawn)
+    are left out of its interval. With more than `MOST_LEFT_OUT` items the acceleration, which is then next to nothing,
+    is taken as zero.
+    """
+    value_M = measure(np.ones((1, count)))[0]
+    if count < 2:
+        drawn_RM, without_NM = np.full((1, len(value_M)), math.nan), None
+    else:
+        generator = np.random.default_rng(seed)
+        resamples = min(MEASURED_RESAMPLES, max(FEWEST_RESAMPLES, DRAWS // count))
+        drawn_RM = _in_chunks(lambda rows: measure(_drawn_counts(generator, len(rows), count)), resamples, count)
+        few = count <= MOST_LEFT_OUT
+        without_NM = _in_chunks(lambda rows: measure(_all_but(rows, count)), count, count) if few else None
+    scores = []
+    for column, signature in enumerate(signatures):
+        value, drawn_R = float(value_M[column]), drawn_RM[:, column]
+        without_N = None if without_NM is None else without_NM[:, column]
+        low, high = _ends(value, drawn_R, without_N)
+        scores.append(Score(value=value, low=low, high=high, count=count, signature=signature))
+    return scores
+
+
+def _in_chunks(measure: Callable[[np.ndarray], np.ndarray], rows: int, count: int) -> np.ndarray:
+    step = max(1, CHUNK_DRAWS // count)
+    return np.concatenate([measure(np.arange(start, min(start + step, rows))) for start in range(0, rows, step)])
+
+
+def _drawn_counts(generator: np.random.Generator, rows: int, count: int) -> np.ndarray:
+    """How often each item comes when as many as there are are drawn with replacement, `[rows, N]`."""
+    chosen = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+    return np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def _all_but(rows: np.ndarray, count: int) -> np.ndarray:
+    """Every item once, but for one."""
+    counts = np.ones((len(rows), count))
+    counts[np.arange(len(rows)), rows] = 0.0
+    return counts
+
+
+def _ends(value: float, drawn_R: np.ndarray, without_N: np.ndarray | None) -> tuple[float, float]:
+    """The BCa interval (Efron 1987); nan where the statistic has no value, mostly none, or is always the same."""
+    there_R = np.isfinite(drawn_R)
+    if not math.isfinite(value) or 2 * np.count_nonzero(there_R) < len(there_R):
+        return math.nan, math.nan
+    drawn_R = drawn_R[there_R]
+    if not np.ptp(drawn_R) > 1e-12 * max(abs(value), 1e-300):
+        return math.nan, math.nan
+    below = (np.count_nonzero(drawn_R < value) + np.count_nonzero(drawn_R <= value)) / (2 * len(drawn_R))
+    acceleration = 0.0
+    if without_N is not None and np.isfinite(without_N).all() and np.ptp(without_N) > 0:
+        spread_N = without_N.mean() - without_N
+        acceleration = (spread_N**3).sum() / (6 * (spread_N**2).sum() ** 1.5)
+    bias = ndtri(below)
+    ends = bias + ndtri(np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    shares = ndtr(bias + ends / (1 - acceleration * ends))
+    if not np.isfinite(shares).all():
+        return math.nan, math.nan
+    low, high = np.percentile(drawn_R, shares * 100)
+    return float(low), float(high)

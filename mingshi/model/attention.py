@@ -1,5 +1,7 @@
 """Attention over a packed stream: every segment sees its parents' tokens and its own, causally, and nothing else.
 
+Encoders do the same without causality: a segment's tokens see all of each other.
+
 Stock model code runs unpatched: the function is registered with transformers' `AttentionInterface`, and the layout of
 the stream travels as a keyword argument of the model's forward. Without a layout the same name behaves as `sdpa`, so
 generation and plain calls need no switch.
@@ -42,6 +44,7 @@ class Group:
     rows: torch.Tensor  # the stream row of each real query
     hidden_keys_N: torch.Tensor | None  # keys left of this column are padding; None: no item has any
     offset: int  # the column of the first query's own key
+    ends_N: torch.Tensor | None = None  # keys from this column on are padding, all others are seen; None: causal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,18 +82,18 @@ def _round_up(value: int) -> int:
     return -(-value // ROUND) * ROUND
 
 
-def layout(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Layout:
+def layout(segments: np.ndarray, *, device: str | torch.device = "cpu", causal: bool = True) -> Layout:
     """Plan the products of a stream: `segments` is `[S, 3]` start, length, parent (parents stand before children)."""
     shapes: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for (start, length, _), chain in zip(segments.tolist(), chains(segments), strict=True):
-        block = min(max(_round_up(length // 4), BLOCKS[0]), BLOCKS[1])
+        block = min(max(_round_up(length // 4), BLOCKS[0]), BLOCKS[1]) if causal else length
         for first in range(0, length, block):
             last = min(first + block, length)
             prefix = np.concatenate([chain, np.arange(start, start + first)])
             own = np.arange(start + first, start + last)
             # A prefix of exact blocks needs no padding; one that follows a parent is rounded, and hidden on the left.
             shapes[_round_up(len(prefix)), _round_up(len(own))].append((prefix, own))
-    groups = [_group(width, height, items, device) for (width, height), items in sorted(shapes.items())]
+    groups = [_group(width, height, items, device, causal) for (width, height), items in sorted(shapes.items())]
     order = torch.empty(int(segments[:, 1].sum()), dtype=torch.int64, device=device)
     before = 0
     for group in groups:
@@ -104,7 +107,9 @@ def layout(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Layou
     )
 
 
-def _group(width: int, height: int, items: list[tuple[np.ndarray, np.ndarray]], device: str | torch.device) -> Group:
+def _group(
+    width: int, height: int, items: list[tuple[np.ndarray, np.ndarray]], device: str | torch.device, causal: bool
+) -> Group:
     queries = np.empty((len(items), height), dtype=np.int64)
     keys = np.empty((len(items), width + height), dtype=np.int64)
     hidden = np.zeros(len(items), dtype=np.int64)
@@ -116,8 +121,8 @@ def _group(width: int, height: int, items: list[tuple[np.ndarray, np.ndarray]], 
         keys[item, :padding] = own[0]
         keys[item, padding:width] = prefix
         keys[item, width:] = queries[item]
-    real = np.arange(height)[None, :] < np.array([len(own) for _, own in items])[:, None]
-    valid = np.flatnonzero(real)
+    lengths = np.array([len(own) for _, own in items])
+    valid = np.flatnonzero(np.arange(height)[None, :] < lengths[:, None])
     return Group(
         queries_NQ=torch.from_numpy(queries).to(device),
         keys_NK=torch.from_numpy(keys).to(device),
@@ -125,6 +130,7 @@ def _group(width: int, height: int, items: list[tuple[np.ndarray, np.ndarray]], 
         rows=torch.from_numpy(queries.ravel()[valid]).to(device),
         hidden_keys_N=torch.from_numpy(hidden).to(device) if hidden.any() else None,
         offset=width,
+        ends_N=None if causal else torch.from_numpy(width + lengths).to(device),
     )
 
 
@@ -133,10 +139,12 @@ def _mask(group: Group, window: int | None, dtype: torch.dtype) -> torch.Tensor:
     device = group.queries_NQ.device
     query_Q1 = torch.arange(group.queries_NQ.shape[1], device=device)[:, None] + group.offset
     key_1K = torch.arange(group.keys_NK.shape[1], device=device)[None, :]
-    seen_QK = key_1K <= query_Q1
+    seen_QK = key_1K <= query_Q1 if group.ends_N is None else (key_1K >= 0).expand(len(query_Q1), -1)
     if window is not None:
-        seen_QK = seen_QK & (query_Q1 - key_1K < window)
+        seen_QK = seen_QK & ((query_Q1 - key_1K).abs() < window)
     seen = seen_QK[None, None]
+    if group.ends_N is not None:
+        seen = seen & (key_1K < group.ends_N[:, None])[:, None, None, :]
     if group.hidden_keys_N is not None:
         seen = seen & (key_1K >= group.hidden_keys_N[:, None])[:, None, None, :]
     return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -math.inf)
@@ -157,8 +165,13 @@ class Packed:
         return self.masks[window, dtype]
 
 
-def packed(segments: np.ndarray, *, device: str | torch.device = "cpu") -> Packed:
-    return Packed(layout(segments, device=device))
+def packed(segments: np.ndarray, *, device: str | torch.device = "cpu", causal: bool = True) -> Packed:
+    return Packed(layout(segments, device=device, causal=causal))
+
+
+def is_causal(network: Network) -> bool:
+    """Whether no token of a network sees the ones after it: its attention says so of itself."""
+    return all(vars(module).get("is_causal", True) for module in network.base_model.modules())
 
 
 def packed_attention(
@@ -291,7 +304,7 @@ def packed_hidden(
 
     A mask of four dimensions is transformers' own sign that no mask is to be made.
     """
-    travelling = packed(segments, device=tokens_T.device)
+    travelling = packed(segments, device=tokens_T.device, causal=is_causal(network))
     travelling.wanted = wanted_U
     output = network.base_model(
         input_ids=tokens_T[None],

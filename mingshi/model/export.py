@@ -16,12 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import torch
 
 from mingshi.data.row_problem import RowProblem
 from mingshi.data.template import ChatTemplate
 from mingshi.errors import ModelError, Problem
+from mingshi.model import heads
+from mingshi.model.adapter_files import write_adapter
+from mingshi.model.adapters import fold
+from mingshi.model.attention import positions
+from mingshi.model.encoder import NO_TEMPLATE
 from mingshi.model.load import Model, load, load_text, read_saved
 from mingshi.types import Message
 
@@ -61,7 +67,14 @@ def _rendered(template: ChatTemplate) -> Iterator[tuple[Turns, list[int]]]:
     """The probes that this template has a place for, and their prompts."""
     for turns in PROBES:
         with suppress(RowProblem):
-            yield turns, template.prompt(messages_of(turns))
+            yield turns, _tokens(template, turns)
+
+
+def _tokens(template: ChatTemplate, turns: Turns) -> list[int]:
+    """The prompt of a conversation; what has no turns gets the last one's text."""
+    if template.name == NO_TEMPLATE:
+        return list(template.plain(turns[-1][1]).tokens)
+    return template.prompt(messages_of(turns))
 
 
 def _written(tokens: Sequence[int]) -> bytes:
@@ -69,12 +82,17 @@ def _written(tokens: Sequence[int]) -> bytes:
 
 
 def save(model: Model, folder: Path, *, facts: Mapping[str, Any], card: str) -> Path:
-    """Write the adapter where there is one, else the whole model; the folder appears complete or not at all."""
+    """Write the adapter where there is one and the base is as it was, else the whole model, the adapter folded in.
+
+    The folder appears complete or not at all.
+    """
+    if model.changed:
+        fold(model)
     staging = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     staging.mkdir(parents=True)
     try:
         _write_weights(model, staging)
-        model.tokenizer.chat_template = model.template.jinja
+        model.tokenizer.chat_template = model.template.jinja or None
         model.tokenizer.save_pretrained(staging)
         (staging / "README.md").write_text(card, encoding="utf-8")
         files = {path.name: _hash_file(path) for path in sorted(staging.iterdir())}
@@ -84,6 +102,7 @@ def save(model: Model, folder: Path, *, facts: Mapping[str, Any], card: str) -> 
             "template_sha256": model.template.fingerprint,
             "stop": sorted(model.template.stop),
             "prompts": rendered_probes(model),
+            "quantised": model.quantised,
             "files": files,
             **facts,
         }
@@ -95,18 +114,29 @@ def save(model: Model, folder: Path, *, facts: Mapping[str, Any], card: str) -> 
 
 
 def _write_weights(model: Model, folder: Path) -> None:
+    if model.classes is not None:
+        _write_classifier(model, folder)
+        return
     generation = model.network.generation_config
     generation.eos_token_id = sorted(model.template.stop)
     generation.do_sample = False
     generation.temperature = generation.top_p = generation.top_k = None
     if model.adapter is not None:
-        (settings,) = model.adapter.peft_config.values()
-        settings.base_model_name_or_path = base_name(model)
-        # Left to itself peft asks the Hub for the base, and writes whole embeddings where new tokens have rows.
-        model.adapter.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        write_adapter(model, folder, base=base_name(model))
         generation.save_pretrained(folder)  # an adapter has stop tokens of its own
     else:
         model.network.save_pretrained(folder)
+
+
+def _write_classifier(model: Model, folder: Path) -> None:
+    """With its configuration beside an adapter too: the labels are in it."""
+    if model.adapter is not None:
+        write_adapter(model, folder, base=base_name(model))
+        model.network.config.save_pretrained(folder)
+        return
+    model.network.save_pretrained(folder)
+    if not heads.pools_its_own_way(model.network):
+        heads.hide_from_transformers(folder)
 
 
 def base_name(model: Model) -> str:
@@ -141,7 +171,7 @@ def verify(folder: Path) -> list[Check]:
     extra = sorted({path.name for path in folder.iterdir()} - set(saved["files"]) - {"mingshi.json"})
     checks.append(Check(name="no other files", passed=not extra, detail=", ".join(extra) or "none"))
     try:
-        template = load_text(folder, template="own").template
+        template = load_text(folder, template=NO_TEMPLATE if saved["template"] == NO_TEMPLATE else "own").template
     except ModelError as error:
         return [*checks, Check(name="template", passed=False, detail=str(error))]
     checks.extend(_prompt_check(template, proof) for proof in saved["prompts"])
@@ -153,7 +183,7 @@ def verify(folder: Path) -> list[Check]:
 def _prompt_check(template: ChatTemplate, proof: Mapping[str, Any]) -> Check:
     name = f"prompt: {proof['messages'][-1][1][:40]}"
     try:
-        tokens = template.prompt(messages_of([tuple(turn) for turn in proof["messages"]]))
+        tokens = _tokens(template, tuple((role, content) for role, content in proof["messages"]))
     except RowProblem as problem:
         return Check(name=name, passed=False, detail=problem.detail)
     passed = _sha256(_written(tokens)) == proof["sha256"]
@@ -170,20 +200,47 @@ def _file_check(folder: Path, name: str, expected: str) -> Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeProof:
-    """How the merged model's next-token distributions compare with the attached adapter's, over the probe prompts."""
+    """How the merged model's next-token distributions compare with the attached adapter's, over the probe prompts.
 
-    kl: float  # nats a token, mean of KL(attached || merged)
-    agreement: float  # share of positions with the same most likely token
+    Those of a classifier are over classes; a regression's numbers count as means of normal distributions of width 1.
+    """
+
+    kl: float  # nats a token or text, mean of KL(attached || merged)
+    agreement: float  # share of positions with the same most likely token or class
     positions: int
 
 
 @torch.no_grad()
 def _distributions(model: Model) -> torch.Tensor:
+    """Log-probabilities, a row for each decision; a regression's numbers as they are."""
+    if model.classes is not None:
+        return _classified(model, model.classes.problem)
     rows = []
     for _, prompt in _rendered(model.template):
         tokens = torch.tensor([prompt], device=model.network.device)
         rows.append(model.network(input_ids=tokens, use_cache=False).logits[0].float().log_softmax(-1))
     return torch.cat(rows)
+
+
+def _classified(model: Model, problem: heads.Problem) -> torch.Tensor:
+    rows = []
+    for _, text in _rendered(model.template):
+        segments = np.array([[0, len(text), -1]], dtype=np.int32)
+        tokens = torch.tensor(text, device=model.network.device)
+        places = torch.from_numpy(positions(segments)).to(tokens.device)
+        rows.append(heads.logits(model.network, heads.pooled(model.network, tokens, places, segments)))
+    logits_PK = torch.cat(rows)
+    if problem == "multi_label":  # each class is a decision of its own
+        return torch.stack([logits_PK.flatten(), -logits_PK.flatten()], dim=1).sigmoid().log()
+    return logits_PK.log_softmax(-1) if problem == "single_label" else logits_PK
+
+
+def _proof(attached: torch.Tensor, merged: torch.Tensor) -> MergeProof:
+    if attached.shape[1] == 1:
+        kl, same = (attached - merged).square() / 2, (attached - merged).abs() <= 0.01
+    else:
+        kl, same = (attached.exp() * (attached - merged)).sum(-1), attached.argmax(-1) == merged.argmax(-1)
+    return MergeProof(kl=float(kl.mean()), agreement=float(same.float().mean()), positions=len(attached))
 
 
 def merge(folder: Path, output: Path, *, precision: torch.dtype = torch.bfloat16, limit: float = 0.02) -> MergeProof:
@@ -196,18 +253,13 @@ def merge(folder: Path, output: Path, *, precision: torch.dtype = torch.bfloat16
     if model.adapter is None:
         raise ModelError(Problem(file=str(folder), what="holds no adapter", mend="It is a whole model already."))
     attached = _distributions(model)
-    model.network = model.adapter.merge_and_unload(safe_merge=True).to(precision)
-    model.adapter = None
+    fold(model)
+    model.network.to(precision)
     saved = read_saved(folder)
     facts = {key: value for key, value in saved.items() if key in ("run", "recipe", "base")} | {"kind": "merged"}
     card = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else ""
     save(model, output, facts=facts, card=card)
-    merged = _distributions(load(output, precision="float32"))
-    proof = MergeProof(
-        kl=float((attached.exp() * (attached - merged)).sum(-1).mean()),
-        agreement=float((attached.argmax(-1) == merged.argmax(-1)).float().mean()),
-        positions=len(attached),
-    )
+    proof = _proof(attached, _distributions(load(output, precision="float32")))
     if not proof.kl <= limit:
         shutil.rmtree(output)
         what = f"merged, the model is {proof.kl:.4f} nats a token from what was trained (limit {limit})"

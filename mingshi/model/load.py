@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from mingshi.data.template import ChatTemplate, make_template, missing_tokens, template_notes
 from mingshi.errors import ModelError, Problem
-from mingshi.model import attention
+from mingshi.model import attention, encoder, heads
 from mingshi.model.assets import resolve
 from mingshi.model.lean import lean
 from mingshi.model.probe import probe
@@ -47,10 +47,12 @@ class Model:
     """What everything that uses a language model is handed."""
 
     text: Text
-    network: Any  # a transformers causal language model; adapter layers, if any, are in it
+    network: Any  # a transformers causal language model or classifier; adapter layers, if any, are in it
     folder: Path | None  # None: straight from the Hub's cache
     adapter: Any = None  # peft's wrapper of the same network, which saves and merges
     changed: bool = False  # the weights are no longer those of the folder: an adapter alone would not bring them back
+    quantised: bool = False  # linear layers of the base are in four bits
+    start: dict[str, torch.Tensor] = field(default_factory=dict)  # PiSSA: what the update began as, taken from the base
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -72,15 +74,32 @@ class Model:
     @property
     def context(self) -> int:
         """The longest text that the network was made for, in tokens."""
-        return int(self.network.config.get_text_config().max_position_embeddings)
+        positions = int(self.network.config.get_text_config().max_position_embeddings)
+        return positions - heads.position_offset(self.network)
 
     @property
     def packs(self) -> bool:
         return bool(self.network.config._attn_implementation == attention.NAME)
 
+    @property
+    def classes(self) -> heads.Classes | None:
+        """What a classifier tells apart; None for a language model."""
+        return heads.classes_of(self.network.config) if heads.is_classifier(self.network) else None
 
-def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto", template: str = "auto") -> Model:
-    """Load from a known name, a folder (a full model or an adapter), or the Hub. Only safetensors and JSON are read."""
+
+def load(
+    name: str | Path,
+    *,
+    precision: Precision = "auto",
+    device: str = "auto",
+    template: str = "auto",
+    classes: heads.Classes | None = None,
+) -> Model:
+    """Load from a known name, a folder (a full model or an adapter), or the Hub. Only safetensors and JSON are read.
+
+    With `classes` it becomes a classifier of these, with a new head unless it has theirs already. A folder that was
+    saved with a classifier is one without being asked.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     # transformers warns of its own attribute each time peft asks every attribute of a network for its name
@@ -88,10 +107,17 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
     attention.register()
     place, base = _places(name)
     device = choose_device(device)
-    network = _network(base, precision=choose_precision(precision, device), device=device)
-    text = load_text(name, template=template)
+    network = _network(place, base, classes, precision=precision, device=device)
+    network.to(device).eval()
+    network.requires_grad_(False)
+    classifies = heads.is_classifier(network)
+    text = load_text(name, template=encoder.NO_TEMPLATE if classifies else template)
     model = Model(text, network, place if isinstance(place, Path) else None)
-    model.notes.extend(f"The template {note}." for note in template_notes(text.template))
+    if classifies:
+        encoder.fit_padding(network, text.tokenizer, text.template)
+        model.changed = not heads.pools_its_own_way(network)  # whoever put an adapter on the base would pool otherwise
+    else:
+        model.notes.extend(f"The template {note}." for note in template_notes(text.template))
     lean(network)
     gap = probe(network)
     if gap is None:
@@ -102,7 +128,9 @@ def load(name: str | Path, *, precision: Precision = "auto", device: str = "auto
         model.notes.append(f"Packed attention does not fit this model ({gap}): padded batches are used, slower.")
     _fit_embeddings(model)
     if place != base:
-        _attach_saved(model, Path(place))
+        from mingshi.model.adapter_files import read_adapter
+
+        read_adapter(model, Path(place), quantised=bool(read_saved(Path(place)).get("quantised")))
     return model
 
 
@@ -110,6 +138,8 @@ def load_text(name: str | Path, *, template: str = "auto") -> Text:
     """The tokenizer and the template, with the tokens added that the template writes and the tokenizer lacks."""
     place, base = _places(name)
     tokenizer = _tokenizer(place)
+    if template == encoder.NO_TEMPLATE:
+        return Text(str(name), tokenizer, encoder.bare_template(tokenizer), ())
     has_ends = isinstance(place, Path) and (place / "generation_config.json").is_file()
     added = missing_tokens(tokenizer, template)
     if added:
@@ -204,28 +234,43 @@ def read_saved(folder: Path | None) -> dict[str, Any]:
     return dict(_json(path)) if path is not None and path.is_file() else {}
 
 
-def _network(place: Path | str, *, precision: torch.dtype, device: str) -> Any:
-    local = isinstance(place, Path)
+def _network(
+    place: Path | str, base: Path | str, classes: heads.Classes | None, *, precision: Precision, device: str
+) -> Any:
+    """Of the base, for what lies at `place`; an adapter of a classifier brings its configuration and its head.
+
+    A saved classifier's precision is by default its own: whoever else loads it gets the same scores.
+    """
+    adapter = place != base
+    own = place if isinstance(place, Path) and adapter and (place / "config.json").is_file() else base
     try:
-        settings = AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False)
-        network, told = AutoModelForCausalLM.from_pretrained(
-            place,
-            config=settings,
-            dtype=precision,
-            attn_implementation=attention.NAME,
-            use_safetensors=True,
-            local_files_only=local,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        settings = encoder.read_settings(own)
+        dtype = choose_precision(precision, device)
+        if classes is None and not encoder.says_classifier(settings):
+            return _language_model(base, settings, dtype)
+        if classes is None and precision == "auto":
+            dtype = settings.dtype or dtype
+        return encoder.load_classifier(base, settings, classes=classes, dtype=dtype, head_follows=adapter)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        what = f"{place} cannot be loaded: {str(error).splitlines()[0][:160]}"
+        what = f"{base} cannot be loaded: {str(error).splitlines()[0][:160]}"
         raise ModelError(what, "Give a known name (`./scripts/fetch --list`), a model folder, or a Hub name.") from None
+
+
+def _language_model(place: Path | str, settings: Any, precision: torch.dtype) -> Any:
+    loader: Any = AutoModelForCausalLM  # its functions carry no types
+    network, told = loader.from_pretrained(
+        place,
+        config=settings,
+        dtype=precision,
+        attn_implementation=attention.NAME,
+        use_safetensors=True,
+        local_files_only=isinstance(place, Path),
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
     if absent := sorted(told["missing_keys"]):  # transformers would go on with random numbers in their place
         what = f"{len(absent)} of its weights are not in its files: {', '.join(absent[:3])}"
         raise ModelError(Problem(file=str(place), what=what, mend="Fetch it again, whole."))
-    network.to(device).eval()
-    network.requires_grad_(False)
     return network
 
 
@@ -249,18 +294,3 @@ def _fit_embeddings(model: Model) -> None:
     if len(model.tokenizer) > rows:
         torch.manual_seed(0)
         model.network.resize_token_embeddings(len(model.tokenizer), mean_resizing=True)
-
-
-def _attach_saved(model: Model, folder: Path) -> None:
-    from peft import PeftModel
-
-    from mingshi.model.lora_linear import fuse
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Found missing adapter keys")  # peft would leave them as they are
-            model.adapter = PeftModel.from_pretrained(model.network, folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
-        what = f"the adapter does not fit its base: {' '.join(str(error).split())[:160]}"
-        raise ModelError(Problem(file=str(folder), what=what, mend="Is it whole, and the base its own?")) from None
-    fuse(model.network)

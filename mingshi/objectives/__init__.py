@@ -1,7 +1,10 @@
 """Objectives: one file, one meaning. The table is all there is to registering one."""
 
+from mingshi.objectives.classify import Classify
+from mingshi.objectives.distill import Distill
+from mingshi.objectives.dpo import Dpo
 from mingshi.objectives.sft import Sft
 
-OBJECTIVES = {"sft": Sft}
+OBJECTIVES = {"sft": Sft, "dpo": Dpo, "classify": Classify, "distill": Distill}
 
-__all__ = ["OBJECTIVES", "Sft"]
+__all__ = ["OBJECTIVES", "Classify", "Distill", "Dpo", "Sft"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,9 @@ from mingshi.errors import DataError, Problem
 from mingshi.types import Batch, Chat, Example, Loss, Network, Reject, Rendered, Sample, Settings
 
 if TYPE_CHECKING:
+    import torch
+
+    from mingshi.display import Display
     from mingshi.model.load import Model, Text
 
 
@@ -21,6 +25,8 @@ class Sft(Settings):
 
     accepts: ClassVar[tuple[type[Example], ...]] = (Chat,)
     additive: ClassVar[bool] = True
+    headline: ClassVar[str] = "nats_per_token"
+    higher_is_better: ClassVar[bool] = False
 
     kind: Literal["sft"] = "sft"
     train_on: Literal["all", "last"] = "all"
@@ -81,7 +87,7 @@ class Sft(Settings):
     def collate(self, samples: Sequence[Sample], device: str) -> Batch:
         return pack(samples, device=device)
 
-    def companion(self, model: Model) -> Any:
+    def companion(self, model: Model, samples: Sequence[Sample], *, folder: Path, budget: int, display: Display) -> Any:
         """Nothing frozen stands beside this objective."""
         return None
 
@@ -89,3 +95,10 @@ class Sft(Settings):
         from mingshi.model.logprob import token_log_probabilities
 
         return Loss(sum=-(token_log_probabilities(network, batch) * batch.weights).sum())
+
+    def measure(self, network: Network, batch: Batch, companion: Any) -> Mapping[str, torch.Tensor]:
+        """The loss of each sample: sequence `j` of a batch is its sample `j`."""
+        from mingshi.model.logprob import token_log_probabilities
+
+        nats = -token_log_probabilities(network, batch) * batch.weights
+        return {self.headline: nats.new_zeros(len(batch.ids)).index_add_(0, batch.sequence, nats)}

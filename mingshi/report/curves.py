@@ -35,7 +35,8 @@ def loss_figure(stage: Stage) -> Figure:
     points = series(stage, "loss")
     means, window = smoothed([loss for _, loss in points], [number(step.get("trained")) for step in stage.steps])
     curve = [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
-    frame = Frame(across=steps_scale(stage), up=_loss_scale(points, curve, stage.validation))
+    measured = (*stage.validation, *stage.sample)
+    frame = Frame(across=steps_scale(stage), up=_loss_scale(points, curve, measured))
     broken = [int(x) for x, loss in points if not math.isfinite(loss)]
     parts = [frame.curve(points, "raw")]
     if stage.best is not None and len(stage.validation) > 1:  # of one point nothing is the best
@@ -44,14 +45,15 @@ def loss_figure(stage: Stage) -> Figure:
     if len(points) > 10:
         parts.append(frame.curve(curve, "smooth"))
         legend.append(("smooth", word("curves.smooth", window=window)))
-    if stage.validation:
-        legend.append(("validation", word("curves.validation")))
-        parts += _validation(frame, stage.validation)
+    for style, course in (("sample", stage.sample), ("validation", stage.validation)):
+        if course:
+            legend.append((style, word(f"curves.{style}")))
+            parts += _measured(frame, course, style)
     if broken:
         parts.append(frame.upright(broken[0], "broken", word("curves.broken", step=f"{broken[0]:,}")))
     columns, rows, thinning = _loss_table(stage, means)
     return Figure(
-        title=word("curves.loss"),
+        title=word("curves.loss" if stage.metric == "natspertoken" else "curves.plain"),
         drawing=frame.draw(*parts, height=280),
         legend=legend,
         notes=_loss_notes(stage, frame, points),
@@ -124,13 +126,35 @@ def _loss_scale(points: Sequence[Point], curve: Sequence[Point], validation: Seq
     return scale([*ends, *(mean for _, mean in curve), *(loss.value for _, loss in validation)])
 
 
-def _validation(frame: Frame, points: Sequence[tuple[float, Interval]]) -> list[Markup]:
+def _measured(frame: Frame, points: Sequence[tuple[float, Interval]], style: str) -> list[Markup]:
     spans = [(step, max(loss.low, frame.up.low), min(loss.high, frame.up.high)) for step, loss in points if loss.known]
     places = [(step, loss.value) for step, loss in points]
-    drawn = [frame.curve(places, "between"), frame.whiskers(spans, "validation"), frame.dots(places, "validation")]
+    drawn = [frame.curve(places, f"{style} between"), frame.whiskers(spans, style), frame.dots(places, style)]
     if len(places) == 1:  # alone it is no curve: its number says more
-        drawn.append(frame.label(places[0], plain(figure(places[0][1])), "validation"))
+        drawn.append(frame.label(places[0], plain(figure(places[0][1])), style))
     return drawn
+
+
+def gap_figure(stage: Stage) -> Figure | None:
+    """Held-out loss less the loss on training rows, wherever both were measured."""
+    seen = dict(stage.sample)
+    gaps = [(step, loss.less(seen[step])) for step, loss in stage.validation if step in seen]
+    if not gaps:
+        return None
+    ends = [number for _, gap in gaps for number in (gap.value, gap.low, gap.high)]
+    frame = Frame(across=steps_scale(stage), up=scale([0.0, *ends]), marks_up=3)
+    return Figure(
+        title=word("gap.title"),
+        legend=[("gap", word("gap.legend"))],
+        drawing=frame.draw(frame.level(0.0, "zero"), *_measured(frame, gaps, "gap"), height=130),
+        columns=[word("curves.step"), word("data.validation"), word("data.train-sample"), word("gap.title")],
+        rows=[[f"{step:,.0f}", *map(_cell, (dict(stage.validation)[step], seen[step], gap))] for step, gap in gaps],
+    )
+
+
+def _cell(loss: Interval) -> str:
+    value, low, high = (figure(number, 4) for number in (loss.value, loss.low, loss.high))
+    return f"{value} ({low}, {high})" if loss.known else value
 
 
 def _loss_notes(stage: Stage, frame: Frame, points: Sequence[Point]) -> list[Both]:

@@ -20,9 +20,10 @@ from markupsafe import Markup
 
 from mingshi.record import Run, read_run
 from mingshi.report import views
-from mingshi.report.curves import loss_figure, small_figures
+from mingshi.report.curves import gap_figure, loss_figure, small_figures
+from mingshi.report.fit import card, recorded
 from mingshi.report.marks import visible_html
-from mingshi.report.summary import comparisons, stages, status, table, verdict
+from mingshi.report.summary import Stage, comparisons, stages, status, table, verdict
 from mingshi.report.words import Both, either, word
 
 TEXT_AT_MOST = 3000  # characters of one text from data
@@ -57,7 +58,7 @@ def render(run: Run, *, language: str = "en") -> str:
             asked=views.asked(run),
             recipe=views.recipe(run.run),
             comparisons=[views.compared(entry) for entry in comparisons(run)[: views.LINES_AT_MOST]],
-            stages=[(loss_figure(stage), small_figures(stage)) for stage in made[: views.STAGES_AT_MOST]],
+            stages=[_drawn(run, stage) for stage in made[: views.STAGES_AT_MOST]],
             undrawn=len(made[views.STAGES_AT_MOST :]),
             ledger=views.ledger(run.data),
             lengths=views.lengths(run.data),
@@ -68,6 +69,14 @@ def render(run: Run, *, language: str = "en") -> str:
             hashes=views.hashes(run),
         )
     )
+
+
+def _drawn(run: Run, stage: Stage) -> dict[str, Any]:
+    """The verdict and the figures of one stage."""
+    fits = recorded(run)
+    fit = fits[stage.number] if 0 <= stage.number < len(fits) else None
+    large = [figure for figure in (loss_figure(stage), gap_figure(stage)) if figure is not None]
+    return {"card": card(fit), "large": large, "small": small_figures(stage)}
 
 
 @cache

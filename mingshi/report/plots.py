@@ -125,6 +125,10 @@ class Frame:
         anchor = "start" if place < 0.25 else "end" if place > 0.75 else "middle"
         return line + _text(label, x=_percent(place), y="0", dy="-6", anchor=anchor, style=style)
 
+    def level(self, y: float, style: str) -> Markup:
+        """A line from left to right."""
+        return Markup('<line class="{0}" x1="0" x2="100%" y1="{1}" y2="{1}"/>').format(style, self.spot((0, y))[1])
+
     def draw(self, *parts: Markup, height: int = 240) -> Markup:
         """The parts over a quiet grid, with tick labels outside on the left and below."""
         grid = []

@@ -6,22 +6,21 @@ Any record may be missing or cut short: a run that was killed or that diverged i
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mingshi.directions import is_better_higher, plain_name
 from mingshi.record import Run
 from mingshi.report.numbers import figure, places
 from mingshi.report.words import PROPER_NAMES, WORDS, Both, either, plain, word
 
 Record = Mapping[str, Any]
 
-LOWER_IS_BETTER = {"natspertoken", "perplexity", "bitsperbyte", "loss", "empty", "unfinished", "noroom", "repetition"}
-HIGHER_IS_BETTER = {*PROPER_NAMES, "exactmatch", "accuracy"}
-HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "f1", "bleu", "chrf")  # at most two are in the verdict
+# At most two are in the verdict.
+HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "rewardaccuracy", "f1", "bleu", "chrf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +34,13 @@ class Interval:
     @property
     def known(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def less(self, other: Interval) -> Interval:
+        """The difference of two numbers measured on different rows, as in checks/fit.py (Zou and Donner 2008)."""
+        value = self.value - other.value
+        low = value - math.hypot(self.value - self.low, other.high - other.value)
+        high = value + math.hypot(self.high - self.value, other.value - other.low)
+        return Interval(value=value, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,8 @@ class Comparison:
     @property
     def lower(self) -> bool | None:
         """Is lower better? None where the house does not know the metric."""
-        return True if self.metric in LOWER_IS_BETTER else False if self.metric in HIGHER_IS_BETTER else None
+        higher = is_better_higher(self.metric)
+        return None if higher is None else not higher
 
     @property
     def judgement(self) -> str:
@@ -72,8 +79,11 @@ class Comparison:
 class Stage:
     """The steps of one stage and what was measured on the way."""
 
+    number: int  # from 0
     steps: Sequence[Record]
+    metric: str  # what was measured on the way: the objective's headline, with letters and digits alone
     validation: Sequence[tuple[float, Interval]]  # (step, loss)
+    sample: Sequence[tuple[float, Interval]]  # the same on rows that are trained on
     best: int | None
     stopped_early: bool
 
@@ -96,11 +106,6 @@ def table(value: object) -> Record:
 def several(value: object) -> list[Record]:
     """The mappings of a list, empty where there is none."""
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
-
-
-def plain_name(metric: str) -> str:
-    """A metric's name with letters and digits alone: `rouge_L` and `rougeL` are the same."""
-    return re.sub(r"[^a-z0-9]", "", metric.lower())
 
 
 def metric_name(metric: str, said: str = "") -> Both:
@@ -182,11 +187,12 @@ def verdict(run: Run) -> Both:
 
 def _without_a_test_set(run: Run) -> Both:
     """What the validation set alone can say; it chose the weights, so its number flatters them."""
-    points = [point for stage in stages(run) for point in stage.validation]
+    points = [(stage.metric, *point) for stage in stages(run) for point in stage.validation if point[0] > 0]
     if not points:
         return word("verdict.none")
-    step, loss = min(points, key=lambda point: point[1].value)
-    return word("verdict.validation", value=figure(loss.value, 2), step=f"{int(step):,}")
+    metric, step, loss = min(points, key=lambda point: point[2].value)
+    unit = either("unit", metric) if f"unit.{metric}" in WORDS else plain("")
+    return word("verdict.validation", value=figure(loss.value, 2), unit=unit, step=f"{int(step):,}")
 
 
 def _lead(headlines: Sequence[Comparison]) -> str:
@@ -254,14 +260,20 @@ def stages(run: Run) -> list[Stage]:
     """The stages that have steps, in order."""
     numbers = list(dict.fromkeys(whole(entry.get("stage")) for entry in run.steps))
     ends = several(table(run.run.get("summary")).get("stages"))
+    begun = several(run.data.get("stages"))
     made = []
     for index, stage in enumerate(numbers):
         end = ends[index] if index < len(ends) else {}
         best = whole(end.get("best_step")) or None
+        metric = plain_name(str(begun[stage].get("headline")) if stage < len(begun) else "")
+        metric = metric if metric not in ("", "none") else "natspertoken"
         made.append(
             Stage(
+                number=stage,
                 steps=[entry for entry in run.steps if whole(entry.get("stage")) == stage],
-                validation=_validation(run.evals, stage),
+                metric=metric,
+                validation=_measured(run.evals, stage, "validation", metric),
+                sample=_measured(run.evals, stage, "train-sample", metric),
                 best=best,
                 stopped_early=bool(end.get("stopped_early")),
             )
@@ -269,15 +281,15 @@ def stages(run: Run) -> list[Stage]:
     return made
 
 
-def _validation(evals: Sequence[Record], stage: int) -> list[tuple[float, Interval]]:
-    """Losses on the validation set; not those after training, which belong to the best step's weights."""
+def _measured(evals: Sequence[Record], stage: int, data: str, metric: str) -> list[tuple[float, Interval]]:
+    """Losses on one set of rows; not those after training, which belong to the best step's weights."""
     points = []
     for entry in evals:
-        if entry.get("data") != "validation" or entry.get("when") == "after" or whole(entry.get("stage")) != stage:
+        if entry.get("data") != data or entry.get("when") == "after" or whole(entry.get("stage")) != stage:
             continue
         for name, score in table(entry.get("scores")).items():
             loss = interval(score)
-            if plain_name(str(name)) == "natspertoken" and loss is not None:
+            if plain_name(str(name)) == metric and loss is not None:
                 points.append((float(whole(entry.get("step"))), loss))
     return sorted(points, key=lambda point: point[0])
 

@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from mingshi.directions import plain_name
 from mingshi.record import Run
 from mingshi.report import plots
 from mingshi.report.curves import Figure, length_figure, speed_facts
@@ -21,7 +22,6 @@ from mingshi.report.summary import (
     Record,
     metric_name,
     number,
-    plain_name,
     several,
     shown,
     table,

@@ -5,29 +5,12 @@ Sentences are whole in each language: nothing is glued together from pieces whos
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from mingshi.report.both import Both
+from mingshi.report.words_fit import FIT
 
-from markupsafe import Markup
+__all__ = ["PROPER_NAMES", "WORDS", "Both", "either", "plain", "word"]
 
-from mingshi.report.marks import visible_html
-
-
-class Both(NamedTuple):
-    """One text in both languages of the house."""
-
-    en: str
-    zh: str
-
-    def html(self) -> Markup:
-        """Both texts, escaped; a rule of the page's style shows one of them."""
-        if self.en == self.zh:
-            return visible_html(self.en)
-        return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(
-            visible_html(self.en), visible_html(self.zh)
-        )
-
-
-WORDS: dict[str, Both] = {
+WORDS: dict[str, Both] = FIT | {
     # the page
     "page.title": Both("Run report", "训练报告"),
     "page.footer": Both(
@@ -100,9 +83,9 @@ WORDS: dict[str, Both] = {
         "没有训练前后成对的评测，无法判断是否有提升。",
     ),
     "verdict.validation": Both(
-        "There is no test set to compare before and after. Validation loss was lowest at step {step}: {value} nats per "
-        "token; that set chose the weights, so the number flatters them.",
-        "没有测试集可作训练前后对比。验证集损失在第 {step} 步最低：{value} 奈特/词元；"
+        "There is no test set to compare before and after. Validation loss was lowest at step {step}: {value}{unit}; "
+        "that set chose the weights, so the number flatters them.",
+        "没有测试集可作训练前后对比。验证集损失在第 {step} 步最低：{value}{unit}；"
         "权重正是按它选出的，因此这个数偏乐观。",
     ),
     "verdict.stayed": Both("{metric} stayed at {after}{unit}", "{metric}仍为 {after}{unit}"),
@@ -170,12 +153,15 @@ WORDS: dict[str, Both] = {
     "data.test": Both("test", "测试集"),
     "data.validation": Both("validation", "验证集"),
     "data.train": Both("train", "训练集"),
+    "data.train-sample": Both("training rows", "训练数据"),
     # learning curves
     "curves.title": Both("Learning curves", "学习曲线"),
     "curves.loss": Both("Loss, nats per token", "损失（奈特/词元）"),
     "curves.raw": Both("training, each step", "训练（逐步）"),
     "curves.smooth": Both("training, mean over {window} steps", "训练（{window} 步均值）"),
+    "curves.plain": Both("Loss", "损失"),
     "curves.validation": Both("validation, with 95 % interval", "验证集（含 95% 置信区间）"),
+    "curves.sample": Both("training rows, measured like those", "训练数据（测法相同）"),
     "curves.best": Both("best: step {step}", "最佳：第 {step} 步"),
     "curves.broken": Both("not finite: step {step}", "非有限数：第 {step} 步"),
     "curves.rate": Both("Learning rate", "学习率"),
@@ -297,6 +283,11 @@ WORDS: dict[str, Both] = {
     "metric.bitsperbyte": Both("bits per byte", "每字节比特数"),
     "metric.exactmatch": Both("exact match", "完全匹配率"),
     "metric.accuracy": Both("accuracy", "准确率"),
+    "metric.rewardaccuracy": Both("reward accuracy", "奖励准确率"),
+    "metric.rewardmargin": Both("reward margin", "奖励差"),
+    "metric.likelihoodaccuracy": Both("accuracy of the likelihood per token", "按每词元似然的准确率"),
+    "metric.longerischosen": Both("share of pairs whose longer answer is the chosen one", "较长回答被选中的占比"),
+    "unit.rewardmargin": Both(" nats", " 奈特"),
     "metric.empty": Both("empty answers", "空回答占比"),
     "metric.unfinished": Both("answers cut off", "未写完的回答占比"),
     "metric.noroom": Both("prompts that fill the context", "占满上下文的提示占比"),

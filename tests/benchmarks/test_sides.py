@@ -14,7 +14,7 @@ from benchmarks.environment import ROOT, answer, variables
 from benchmarks.machine import Usage, facts
 from benchmarks.roof import body, head, limit
 from benchmarks.rows import Row, fingerprint, read_rows, trained_share, write_rows
-from benchmarks.sft import changed, refuse_if_busy
+from benchmarks.side_by_side import changed, refuse_if_busy
 from benchmarks.task import ALLOCATOR, SETTINGS, Task, resident_bytes
 
 ROWS = [Row(tokens=(5, 6, 7, 8), mask=(0, 0, 1, 1)), Row(tokens=(5, 9), mask=(0, 1))]
@@ -50,13 +50,17 @@ def test_only_a_side_that_asks_gets_the_allocator_setting() -> None:
 
 
 def test_a_setting_can_be_changed_and_an_unknown_one_is_refused() -> None:
-    assert changed("tuned", ["micro_batch=4", "grouped=false", "attention=eager"]) == asdict(SETTINGS["tuned"]) | {
-        "micro_batch": 4,
-        "grouped": False,
-        "attention": "eager",
-    }
+    tuned = SETTINGS["tuned"]
+    made = changed(tuned, ["micro_batch=4", "grouped=false", "attention=eager"], batch=16)
+    assert made == asdict(tuned) | {"micro_batch": 4, "grouped": False, "attention": "eager"}
     with pytest.raises(SystemExit, match="no such setting"):
-        changed("tuned", ["micro=4"])
+        changed(tuned, ["micro=4"], batch=16)
+
+
+def test_a_micro_batch_divides_its_batch() -> None:
+    assert changed(SETTINGS["defaults"], [], batch=4)["micro_batch"] == 4
+    with pytest.raises(SystemExit, match="12"):
+        changed(SETTINGS["defaults"], [], batch=12)
 
 
 def test_a_task_reaches_the_other_process_whole() -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from benchmarks.summary import GIB, comparison, curve_distance, faults, mean_loss, note, summarise, table
+from benchmarks.summary import GIB, Told, comparison, curve_distance, faults, mean_loss, note, summarise, table
 from benchmarks.task import Outcome
 
 ONE = Outcome(
@@ -85,7 +85,9 @@ def test_the_note_has_the_table_and_the_curves_but_no_folders() -> None:
         "roof": {"gigaflops": 300.0},
         "sides": {"ours": [asdict(ONE)]},
     }
-    page = note(report, rendered, ["a sentence"], datetime.date(2026, 1, 2))
-    assert "(2026-01-02)" in page and rendered in page and "* a sentence" in page
+    told = Told(summaries=summaries, table=rendered, sentences=["a sentence"], faults=[])
+    page = note("LoRA fine-tuning", report, told, datetime.date(2026, 1, 2))
+    assert page.startswith("# LoRA fine-tuning, side by side with TRL (2026-01-02)")
+    assert rendered in page and "* a sentence" in page
     assert "3.0000, 2.0000, 1.0000" in page
     assert "somewhere" not in page

@@ -116,6 +116,7 @@ def test_merge_makes_a_model_that_is_used_like_any_other(place: Place, mingshi: 
 
 def test_runs(place: Place, mingshi: Command, tmp_path: Path) -> None:
     (run,) = document(mingshi("runs", place.folder, "--json"))
+    assert run["fit"] == ["too_small"]
     assert run["status"] == "done" and run["folder"] == str(place.run) and run["loss"] > 0
     said = mingshi("runs", place.folder)
     assert said.code == 0 and "done" in said.out.splitlines()[1]
@@ -126,7 +127,9 @@ def test_runs(place: Place, mingshi: Command, tmp_path: Path) -> None:
 def test_report(place: Place, mingshi: Command) -> None:
     page = place.run / "report.html"
     page.unlink()
-    assert document(mingshi("report", place.run, "--json")) == {"report": str(page)} and page.is_file()
+    told = document(mingshi("report", place.run, "--json"))
+    assert told["report"] == str(page) and page.is_file()
+    assert [fit["verdict"] for fit in told["fit"]] == ["too_small"] and told["fit"][0]["next"]["zh"]
     said = mingshi("report", place.run, "--lang", "zh")
     assert said.out.strip() == str(page) and 'lang="zh' in page.read_text(encoding="utf-8")
 

@@ -15,6 +15,7 @@ from mingshi.types import Example, Reject
 
 FIXTURES = Path(__file__).parent.parent / "data" / "fixtures"
 FILES = {
+    "answers": ("answers.jsonl",),
     "chat": ("chat.jsonl", "sharegpt.jsonl"),
     "instruct": ("instruct.jsonl", "pairs.jsonl", "text.txt"),
     "labelled": ("labelled.csv", "labels.jsonl"),

@@ -18,7 +18,7 @@ from mingshi.data.row_problem import RowProblem
 from mingshi.errors import DataError, ResourceError
 from mingshi.types import Chat, Labelled, Message, Reject, Sample
 
-COLUMNS = ("tokens", "segments", "source", "target", "weight", "sequence")
+COLUMNS = ("tokens", "segments", "source", "target", "weight", "sequence", "labels")
 
 
 def row(line: int, text: str = "text") -> Chat:
@@ -56,6 +56,7 @@ def sample(text: str) -> Sample:
         target=tokens[1:],
         weight=np.linspace(0, 1, max(0, len(tokens) - 1)),
         sequence=np.zeros(max(0, len(tokens) - 1)),
+        labels=tokens[:2] / 3,
     )
 
 
@@ -76,7 +77,7 @@ def test_samples_come_back_as_they_went_in_with_the_types_of_the_house() -> None
     for stored, text in zip(encoded, expected, strict=True):
         for name in COLUMNS:
             want, got = getattr(sample(text), name), getattr(stored, name)
-            assert got.dtype == (np.float32 if name == "weight" else np.int32)
+            assert got.dtype == (np.float32 if name in ("weight", "labels") else np.int32)
             np.testing.assert_array_equal(got, want.astype(got.dtype))
     assert encoded[-1].id == "行:10"
     assert encoded.ids == [stored.id for stored in encoded]

@@ -100,9 +100,9 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
         loss = 1.9 + 0.56 * math.exp(-5 * step / count) + 0.0009 * max(0, step - 175)
         when = "before" if step == 0 else "during"
         scores = {"nats_per_token": score(loss, 0.05, 240, signature)}
-        made.append(
-            {"stage": 0, "step": step, "when": when, "data": "validation", "kind": "perplexity", "scores": scores}
-        )
+        line = {"stage": 0, "step": step, "when": when, "data": "validation", "kind": "perplexity", "scores": scores}
+        seen = {"nats_per_token": score(1.62 + 0.84 * math.exp(-3 * step / count), 0.04, 240, signature)}
+        made += [line, line | {"data": "train-sample", "scores": seen}]
     losses = {"before": 2.412, "after": 1.871}
     rouges = {"before": 0.118, "after": 0.312}
     for when in ("before", "after"):
@@ -130,6 +130,21 @@ def evaluations(count: int, prompts: list[tuple[str, str]]) -> list[dict[str, An
         made.append({**shared, "kind": "perplexity", "scores": perplexity, "samples": []})
         made.append({**shared, "kind": "generation", "scores": generation, "samples": samples})
     return made
+
+
+def fit(count: int = 240) -> dict[str, Any]:
+    """The verdict that goes with `evaluations`."""
+    changes = {
+        "training_change": (-0.80, 0.05),
+        "validation_change": (-0.497, 0.041),
+        "validation_since_best": (0.058, 0.017),
+        "validation_late": (0.041, 0.015),
+        "gap": (0.284, 0.061),
+        "gap_grown": (0.303, 0.063),
+    }
+    evidence = {name: score(value, half, 240, "") for name, (value, half) in changes.items()}
+    told = {"verdict": "overfitting", "because": "rises", "since": 175, "first": 0, "last": count, "items": 240}
+    return told | {"evidence": evidence}
 
 
 def done(count: int = 240) -> Files:
@@ -170,6 +185,7 @@ def done(count: int = 240) -> Files:
             "precision": "bfloat16",
             "files": {"model.safetensors": "ab" * 32, "config.json": "cd" * 32, "tokenizer.json": "ef" * 32},
         },
+        "fit": [fit(count)],
         "summary": {
             "stages": [{"best_step": 175, "steps": count, "stopped_early": False}],
             "differences": {
@@ -293,6 +309,8 @@ def chinese() -> Files:
 def hostile(payloads: list[str]) -> Files:
     """Every text that a run takes from outside is a payload."""
     files = done(12)
+    del files["run.json"]["fit"]
+    files["evals.jsonl"] = [line for line in files["evals.jsonl"] if line["data"] != "train-sample"]
     turn = iter(payloads * 400)
 
     def poisoned(value: Any) -> Any:
@@ -310,6 +328,9 @@ def hostile(payloads: list[str]) -> Files:
     files["run.json"]["model"]["files"] = {payload: payload for payload in payloads}
     files["run.json"]["versions"] = {payload: payload for payload in payloads}
     files["run.json"]["summary"]["differences"] = {}
+    texts = {"verdict": payloads[0], "because": payloads[0], "since": payloads[0]}
+    evidence = {name: {"value": payloads[0], "low": payloads[0]} for name in (*fit()["evidence"], payloads[0])}
+    files["run.json"]["fit"] = [fit() | {"evidence": evidence, "since": payloads[0]}, texts, *payloads]
     for entry in files["evals.jsonl"]:
         entry["scores"] |= {payload: score(0.5, 0.1, 10, payload) for payload in payloads}
     files["evals.jsonl"][-1]["samples"] = [

@@ -297,7 +297,7 @@ def test_the_first_eight_answers_stand_before_and_after(done: Run) -> None:
 
 def test_every_figure_with_numbers_has_its_table(done: Run) -> None:
     page = render(done)
-    assert page.count('<details class="table">') == 2  # losses with the rates beneath them, and lengths
+    assert page.count('<details class="table">') == 3  # losses with the rates beneath them, their gap, and lengths
     assert "One row in 2 of 240; all of them are in steps.jsonl." in spoken(page, "en")
 
 

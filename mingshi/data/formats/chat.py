@@ -32,6 +32,7 @@ ROLES = {
     "developer": "system",
     "user": "user",
     "human": "user",
+    "input": "input",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",

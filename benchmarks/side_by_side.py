@@ -1,0 +1,176 @@
+"""What every benchmark against TRL does: prepare, measure in turns, report.
+
+Both sides get the same token ids, masks and LoRA weights and take the same optimiser steps. Each measurement is a
+process of its own; the sides take turns, round by round, so that a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import ROOT, answer, peer_python
+from benchmarks.machine import Usage, facts, threads
+from benchmarks.roof import limit
+from benchmarks.summary import Told, note
+from benchmarks.task import Outcome, Setting, Task
+from mingshi.model.assets import asset_folder
+
+WORK = ROOT / "build" / "benchmarks"
+QUIET = 0.3  # load for each processor above which a measurement is refused
+
+Sides = Mapping[str, Sequence[Any]]  # outcomes by side, one a round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """One benchmark: what is trained, by which modules, and how it is told."""
+
+    name: str  # of the command, and of what `prepare` makes
+    title: str  # of a note
+    about: str  # one sentence for --help
+    examples: str  # what a step takes: rows, pairs
+    data: Path
+    made_by: str  # the command that makes the data
+    longest: int  # tokens of one text; longer ones are left out
+    ours: str  # the module that measures this project
+    peer: str
+    task: type[Task]
+    settings: Mapping[str, Setting]
+    outcome: type[Outcome]
+    tell: Callable[[Sides, Task, str, float], Told]  # outcomes, task, fingerprint, real tokens a second at the limit
+
+
+def parser(contest: Contest) -> argparse.ArgumentParser:
+    """The command line."""
+    usual, names = contest.task(model="", rows="", adapter=""), list(contest.settings)
+    line = argparse.ArgumentParser(prog=f"python -m benchmarks.{contest.name}", description=contest.about)
+    line.add_argument("--model", type=Path, default=asset_folder("smollm2-135m"), help="a folder in the Hub's layout")
+    line.add_argument("--data", type=Path, default=contest.data, help="rows of a format that this project reads")
+    line.add_argument("--batch", type=int, default=usual.batch, help=f"{contest.examples} of an optimiser step")
+    line.add_argument("--steps", type=int, default=usual.steps, help="optimiser steps timed")
+    line.add_argument("--warm-up", type=int, default=usual.warm_up, help="steps run before them")
+    line.add_argument("--rounds", type=int, default=3)
+    line.add_argument("--peer", action="append", choices=names, help="may be repeated; all if not given")
+    line.add_argument("--without-ours", action="store_true", help="measure the peers alone")
+    line.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a peer's setting")
+    line.add_argument("--force", action="store_true", help="measure on a busy machine too")
+    line.add_argument("--json", action="store_true", help="print the report as JSON on standard output")
+    line.add_argument("--note", type=Path, help="write the report as a markdown page")
+    return line
+
+
+def changed(setting: Setting, changes: Sequence[str], *, batch: int) -> dict[str, Any]:
+    """A peer's setting with `name=value` changes, the values in JSON or plain text; no micro-batch over a batch."""
+    values = asdict(setting)
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in values:
+            raise SystemExit(f"--set {change}: no such setting; there are {', '.join(values)}")
+        values[name] = text if isinstance(values[name], str) else json.loads(text)
+    values["micro_batch"] = min(values["micro_batch"], batch)
+    if batch % values["micro_batch"]:
+        raise SystemExit(f"a batch of {batch} is not made of micro-batches of {values['micro_batch']}")
+    return values
+
+
+def prepare(contest: Contest, chosen: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
+    """Rows and LoRA weights for both sides, made by this project."""
+    for place, mend in ((chosen.model, "scripts/fetch"), (chosen.data, contest.made_by)):
+        if not place.exists():
+            raise SystemExit(f"{place} is missing. Make it with {mend}, or name another.")
+    request = {
+        "model": str(chosen.model),
+        "data": str(chosen.data),
+        "folder": str(WORK),
+        "count": (chosen.warm_up + chosen.steps) * chosen.batch,
+        "kind": contest.name,
+        "longest": contest.longest,
+    }
+    made = answer(sys.executable, "benchmarks.prepare", json.dumps(request), allocator=False, log=WORK / "prepare.log")
+    task = contest.task(
+        model=str(chosen.model),
+        rows=made.pop("rows"),
+        adapter=made.pop("adapter"),
+        warm_up=chosen.warm_up,
+        steps=chosen.steps,
+        batch=chosen.batch,
+    )
+    return task, made
+
+
+def measure(contest: Contest, side: str, task: Task, changes: Sequence[str]) -> tuple[Outcome, float]:
+    """One side in a fresh process, and the share of the machine that others used meanwhile."""
+    before, given = Usage.now(), json.dumps(asdict(task))
+    log = WORK / f"{side}.log"
+    if side == "ours":
+        result = answer(sys.executable, contest.ours, given, allocator=True, log=log)
+    else:
+        setting = changed(contest.settings[side], changes, batch=task.batch)
+        words = (contest.peer, given, json.dumps(setting))
+        result = answer(peer_python(), *words, allocator=setting["allocator"], log=log)
+    return contest.outcome(**result), Usage.now().others_since(before)
+
+
+def rounds(contest: Contest, chosen: argparse.Namespace, task: Task) -> tuple[dict[str, list[Outcome]], float]:
+    """Every side, in turns, and the largest share of the machine that others used."""
+    names = ([] if chosen.without_ours else ["ours"]) + (chosen.peer or list(contest.settings))
+    sides: dict[str, list[Outcome]] = {name: [] for name in names}
+    busiest = 0.0
+    for number in range(chosen.rounds):
+        for name in names:
+            outcome, others = measure(contest, name, task, chosen.set)
+            sides[name].append(outcome)
+            busiest = max(busiest, others)
+            rate = sum(outcome.real[task.warm_up :]) / sum(outcome.seconds[task.warm_up :])
+            print(
+                f"round {number + 1} of {chosen.rounds}: {name}: {rate:.1f} real tokens/s, "
+                f"{contest.examples} {outcome.fingerprint}, others used {others:.0%} of the machine",
+                file=sys.stderr,
+            )
+    return sides, busiest
+
+
+def refuse_if_busy(force: bool) -> None:
+    """End here if others are at work: the figures would not mean anything."""
+    load = os.getloadavg()[0]
+    if load > QUIET * threads() and not force:
+        raise SystemExit(f"the load is {load:.2f} on {threads()} processors. Wait, or measure all the same: --force")
+
+
+def report(contest: Contest, chosen: argparse.Namespace) -> tuple[dict[str, Any], Told]:
+    """Everything measured, as it is printed with --json, and what is told of it."""
+    machine, (task, made) = facts(), prepare(contest, chosen)
+    roof = answer(sys.executable, "benchmarks.roof", task.model, allocator=True, log=WORK / "roof.log")
+    highest = limit(roof, made["trained_share"])
+    sides, busiest = rounds(contest, chosen, task)
+    told = contest.tell(sides, task, made["fingerprint"], highest)
+    everything = {
+        "machine": machine | {"largest share used by others": f"{busiest:.0%}"},
+        "task": asdict(task) | {"model": chosen.model.name, "rounds": chosen.rounds},
+        "rows": made,
+        "roof": roof | {"real_tokens_a_second": highest},
+        "faults": told.faults,
+        "summaries": {name: asdict(summary) for name, summary in told.summaries.items()},
+        "sides": {name: [asdict(outcome) for outcome in outcomes] for name, outcomes in sides.items()},
+    }
+    return everything, told
+
+
+def compete(contest: Contest, words: Sequence[str] | None = None) -> int:
+    """Measure and print; 1 if the sides did not do the same work."""
+    chosen = parser(contest).parse_args(words)
+    refuse_if_busy(chosen.force)
+    WORK.mkdir(parents=True, exist_ok=True)
+    everything, told = report(contest, chosen)
+    if chosen.note:
+        chosen.note.write_text(note(contest.title, everything, told, datetime.date.today()))
+    print(json.dumps(everything) if chosen.json else "\n".join([told.table, *told.faults, *told.sentences]))
+    return 1 if told.faults else 0

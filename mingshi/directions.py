@@ -1,0 +1,26 @@
+"""Which way a metric gets better, by its name with letters and digits alone."""
+
+from __future__ import annotations
+
+import re
+
+LOWER_IS_BETTER = {
+    *("natspertoken", "perplexity", "bitsperbyte", "loss", "divergence", "absoluteerror", "weightedabsoluteerror"),
+    *("meanabsoluteerror", "ece", "empty", "unfinished", "noroom", "repetition"),
+}
+HIGHER_IS_BETTER = {
+    *("rouge1", "rouge2", "rougel", "rougelsum", "bleu", "chrf", "f1", "bertscore", "exactmatch"),
+    *("accuracy", "weightedaccuracy", "rewardaccuracy", "rewardmargin", "likelihoodaccuracy"),
+    *("macrof1", "weightedf1", "microf1", "mcc", "rocauc", "pearson", "spearman"),
+}
+
+
+def plain_name(metric: str) -> str:
+    """A metric's name with letters and digits alone: `rouge_L` and `rougeL` are the same."""
+    return re.sub(r"[^a-z0-9]", "", metric.lower())
+
+
+def is_better_higher(metric: str) -> bool | None:
+    """None where the house does not know the metric."""
+    name = plain_name(metric)
+    return True if name in HIGHER_IS_BETTER else False if name in LOWER_IS_BETTER else None

@@ -1,0 +1,1 @@
+"""What loops around runs, or makes what they train on: preference pairs."""
