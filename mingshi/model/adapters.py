@@ -162,7 +162,7 @@ class Qlora(Settings):
         from mingshi.model import nf4
         from mingshi.model.adapter_files import insert
 
-        nf4.library()
+        nf4.installed()
         fold(model)
         paths = resolve(model.network, self.targets)
         require_room(model.network, paths, rank=self.rank, field="adapter.rank")

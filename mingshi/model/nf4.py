@@ -20,7 +20,7 @@ from mingshi.model.adapter_targets import linears
 from mingshi.types import Network
 
 
-def library() -> Any:
+def installed() -> Any:
     """bitsandbytes, or ModelError with the command that installs it."""
     try:
         import bitsandbytes
@@ -49,13 +49,13 @@ def _forward(layer: Any, x: torch.Tensor) -> Any:
 
 def weight_of(layer: Any) -> torch.Tensor:
     """`[O, I]`, in the type that the layer had before it was quantised."""
-    weight: torch.Tensor = library().functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    weight: torch.Tensor = installed().functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     return weight
 
 
 def quantise(network: Network) -> None:
     """Keep every linear layer of the network's body in four bits, where it is; biases and all else stay."""
-    nn = library().nn
+    nn = installed().nn
     for path, layer in linears(network).items():
         if type(layer) is not torch.nn.Linear:
             raise ModelError(f"{path} is a {type(layer).__name__}, and only Linear layers can be kept in four bits")
