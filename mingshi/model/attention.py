@@ -7,7 +7,7 @@ the stream travels as a keyword argument of the model's forward. Without a layou
 generation and plain calls need no switch.
 
 Segments are cut into blocks of queries and grouped by shape, so that one matrix product, one softmax and one matrix
-product serve each group. Nothing wider than a block's own keys is ever computed.
+product serve each group (`attended.py`). Nothing wider than a block's own keys is ever computed.
 
 Letters: `T` tokens, `N` items in a group, `Q` queries and `K` keys of an item, `H` heads, `G` key-value heads,
 `R = H / G` queries that share one, `D` head width.
@@ -26,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mingshi.model.attended import Mask, Places, Rule, attended
 from mingshi.types import Network
 
 NAME = "mingshi"
@@ -52,9 +53,7 @@ class Layout:
     """Which rows attend to which, for every layer of one batch."""
 
     groups: tuple[Group, ...]
-    queries: torch.Tensor  # the rows of all groups' queries and keys, one group after another: gathered in one go
-    keys: torch.Tensor
-    order: torch.Tensor  # where the concatenated outputs of the groups belong in the stream: order[t] is t's row there
+    tokens: int  # of the stream
 
 
 def chains(segments: np.ndarray) -> list[np.ndarray]:
@@ -94,17 +93,40 @@ def layout(segments: np.ndarray, *, device: str | torch.device = "cpu", causal: 
             # A prefix of exact blocks needs no padding; one that follows a parent is rounded, and hidden on the left.
             shapes[_round_up(len(prefix)), _round_up(len(own))].append((prefix, own))
     groups = [_group(width, height, items, device, causal) for (width, height), items in sorted(shapes.items())]
-    order = torch.empty(int(segments[:, 1].sum()), dtype=torch.int64, device=device)
+    return Layout(groups=tuple(groups), tokens=int(segments[:, 1].sum()))
+
+
+def _places(layout: Layout, heads: int, key_heads: int) -> Places:
+    """Where `attended` finds the rows of every head, and where it leaves them."""
+    queries, keys, padding = [], [], []
+    order_TH = torch.empty(layout.tokens, heads, dtype=torch.int64, device=layout.groups[0].rows.device)
     before = 0
-    for group in groups:
-        order[group.rows] = group.valid + before
-        before += group.queries_NQ.numel()
-    return Layout(
-        groups=tuple(groups),
-        queries=torch.cat([group.queries_NQ.view(-1) for group in groups]),
-        keys=torch.cat([group.keys_NK.view(-1) for group in groups]),
-        order=order,
+    for group in layout.groups:
+        queries.append(_by_head(group.queries_NQ, heads))
+        keys.append(_by_head(group.keys_NK, key_heads))
+        standing_MH = before + torch.arange(queries[-1].numel(), device=order_TH.device).view(
+            len(group.queries_NQ), heads, -1
+        ).transpose(1, 2).reshape(-1, heads)
+        order_TH[group.rows] = standing_MH[group.valid]
+        unreal = torch.ones(len(standing_MH), dtype=torch.bool, device=order_TH.device)
+        unreal[group.valid] = False
+        padding.append(standing_MH[unreal].flatten())
+        before += queries[-1].numel()
+    return Places(
+        shapes=tuple((*group.queries_NQ.shape, group.keys_NK.shape[1]) for group in layout.groups),
+        heads=heads,
+        key_heads=key_heads,
+        queries=torch.cat(queries),
+        keys=torch.cat(keys),
+        key_rows=torch.cat([group.keys_NK.flatten() for group in layout.groups]),
+        order=order_TH.flatten(),
+        padding=torch.cat(padding),
     )
+
+
+def _by_head(rows_NK: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows `[N K]` of the stream as rows of its heads, each item's one head after another."""
+    return (rows_NK[:, None] * heads + torch.arange(heads, device=rows_NK.device)[:, None]).flatten()
 
 
 def _group(
@@ -134,8 +156,8 @@ def _group(
     )
 
 
-def _mask(group: Group, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to the scores: `[1 or N, 1, Q, K]`, zero where a query may look and minus infinity elsewhere."""
+def _mask(group: Group, window: int | None, dtype: torch.dtype) -> Mask:
+    """The keys of a causal prefix without padding are seen by all: only the last, square part needs a mask."""
     device = group.queries_NQ.device
     query_Q1 = torch.arange(group.queries_NQ.shape[1], device=device)[:, None] + group.offset
     key_1K = torch.arange(group.keys_NK.shape[1], device=device)[None, :]
@@ -147,22 +169,31 @@ def _mask(group: Group, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         seen = seen & (key_1K < group.ends_N[:, None])[:, None, None, :]
     if group.hidden_keys_N is not None:
         seen = seen & (key_1K >= group.hidden_keys_N[:, None])[:, None, None, :]
-    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -math.inf)
+    bare = window is None and group.ends_N is None and group.hidden_keys_N is None
+    first = group.offset if bare else 0
+    seen = seen[..., first:]
+    return Mask(torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -math.inf), first)
 
 
 @dataclass(slots=True, eq=False)
 class Packed:
-    """What travels through the model: the layout, and the masks made from it, once per window and dtype."""
+    """What travels through the model: the layout, and what every layer makes of it, made once."""
 
     layout: Layout
-    masks: dict[tuple[int | None, torch.dtype], list[torch.Tensor]] = field(default_factory=dict)
+    masks: dict[tuple[int | None, torch.dtype], list[Mask]] = field(default_factory=dict)
+    heads: dict[tuple[int, int], Places] = field(default_factory=dict)
     wanted: torch.Tensor | None = None  # rows whose last hidden state is asked for; None: all
     narrowed: bool = False  # has the last layer left out the rows that are not wanted
 
-    def masks_for(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
+    def masks_for(self, window: int | None, dtype: torch.dtype) -> list[Mask]:
         if (window, dtype) not in self.masks:
             self.masks[window, dtype] = [_mask(group, window, dtype) for group in self.layout.groups]
         return self.masks[window, dtype]
+
+    def places_for(self, heads: int, key_heads: int) -> Places:
+        if (heads, key_heads) not in self.heads:
+            self.heads[heads, key_heads] = _places(self.layout, heads, key_heads)
+        return self.heads[heads, key_heads]
 
 
 def packed(segments: np.ndarray, *, device: str | torch.device = "cpu", causal: bool = True) -> Packed:
@@ -190,50 +221,14 @@ def packed_attention(
     Softmax of scaled dot products (Vaswani et al. 2017, equation 1), grouped-query (Ainslie et al. 2023); `softcap` is
     Gemma 2's `cap * tanh(score / cap)`.
     """
-    layout = packed.layout
-    masks = packed.masks_for(window, query_THD.dtype)
-    heights = [group.queries_NQ.numel() for group in layout.groups]
-    widths = [group.keys_NK.numel() for group in layout.groups]
-    queries = _gathered(query_THD * scaling, layout.queries, heights)
-    keys, values = _gathered(key_TGD, layout.keys, widths), _gathered(value_TGD, layout.keys, widths)
-    outputs = [
-        _attend(query, key, value, group, mask, dropout, softcap)
-        for query, key, value, group, mask in zip(queries, keys, values, layout.groups, masks, strict=True)
-    ]
-    return torch.cat(outputs).index_select(0, layout.order)
-
-
-def _gathered(rows: torch.Tensor, index: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
-    """One gather for all groups: its backward is then one sum, not one of the stream's whole size for each group."""
-    return torch.split_with_sizes(rows.index_select(0, index), sizes)
-
-
-def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    group: Group,
-    mask: torch.Tensor,
-    dropout: float,
-    softcap: float | None,
-) -> torch.Tensor:
-    """One group: gathered rows `[N Q, H, D]` and `[N K, G, D]` in, `[N Q, H, D]` out."""
-    (items, height), width = group.queries_NQ.shape, group.keys_NK.shape[1]
-    (heads, depth), shared = query.shape[1:], key.shape[1]
-    # Queries that share a key-value head stand below one another, so keys are never repeated.
-    query = query.view(items, height, shared, heads // shared, depth)
-    query = query.permute(0, 2, 3, 1, 4).reshape(items * shared, -1, depth)
-    key = key.view(items, width, shared, depth).transpose(1, 2).reshape(items * shared, width, depth)
-    value = value.view(items, width, shared, -1).transpose(1, 2).reshape(items * shared, width, -1)
-    scores = torch.bmm(query, key.transpose(1, 2))
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.view(items, heads, height, width).add_(mask)
-    shares = torch.softmax(scores, dim=-1)
-    if dropout:
-        shares = torch.nn.functional.dropout(shares, dropout)
-    output = torch.bmm(shares.view(items * shared, -1, width), value)
-    return output.view(items, heads, height, -1).transpose(1, 2).reshape(items * height, heads, -1)
+    return attended(
+        query_THD,
+        key_TGD,
+        value_TGD,
+        packed.places_for(query_THD.shape[1], key_TGD.shape[1]),
+        packed.masks_for(window, query_THD.dtype),
+        Rule(scaling, dropout, softcap),
+    )
 
 
 def attention_forward(
