@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.side_by_side import Contest, Sides, compete
-from benchmarks.summary import GIB, Spread, Told, curve_distance, faults, markdown
+from benchmarks.summary import GIB, Spread, Told, faults, markdown, peers
 from benchmarks.task import PAIR_SETTINGS, PairOutcome, PairTask, Task
 from mingshi.model.assets import asset_folder
 
@@ -113,14 +113,9 @@ def table(summaries: Mapping[str, PairSummary], limit: float) -> str:
 
 def comparison(summaries: Mapping[str, PairSummary], sides: Sides) -> list[str]:
     """A sentence for each peer: how many times the speed, what part of the memory, how close the losses."""
-    if "ours" not in summaries:
-        return []
-    ours, sentences = summaries["ours"], []
-    for name, peer in summaries.items():
-        if name == "ours":
-            continue
-        distance = curve_distance(sides["ours"][0], sides[name][0])
-        curves = "pairs in another order" if distance is None else f"curves within {distance:.2%} of each other"
+    sentences = []
+    for name, curves in peers(sides):
+        ours, peer = summaries["ours"], summaries[name]
         sentences.append(
             f"{name}: {ours.first_pairs.median / peer.first_pairs.median:.2f} times its pairs a second in a first "
             f"epoch, {ours.later_pairs.median / peer.later_pairs.median:.2f} times in later ones, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,16 +136,22 @@ def markdown(names: Iterable[str], rows: Iterable[tuple[str, Sequence[str]]]) ->
     return "\n".join(lines + [f"| {label} | {' | '.join(cells)} |" for label, cells in rows])
 
 
+def peers(sides: Mapping[str, Sequence[Outcome]]) -> Iterator[tuple[str, str]]:
+    """Every other side than ours, and how close its loss curve is to ours; none where ours was not measured."""
+    if "ours" not in sides:
+        return
+    for name, outcomes in sides.items():
+        if name != "ours":
+            distance = curve_distance(sides["ours"][0], outcomes[0])
+            curves = "examples in another order" if distance is None else f"curves within {distance:.2%} of each other"
+            yield name, curves
+
+
 def comparison(summaries: Mapping[str, Summary], sides: Mapping[str, Sequence[Outcome]]) -> list[str]:
     """A sentence for each peer: how many times the speed, what part of the memory, how close the losses."""
-    if "ours" not in summaries:
-        return []
-    ours, sentences = summaries["ours"], []
-    for name, peer in summaries.items():
-        if name == "ours":
-            continue
-        distance = curve_distance(sides["ours"][0], sides[name][0])
-        curves = "rows in another order" if distance is None else f"curves within {distance:.2%} of each other"
+    sentences = []
+    for name, curves in peers(sides):
+        ours, peer = summaries["ours"], summaries[name]
         sentences.append(
             f"{name}: {ours.real_rate.median / peer.real_rate.median:.2f} times its real tokens a second, "
             f"{ours.peak.median / peer.peak.median:.2f} of its peak memory, mean loss {ours.mean_loss:.4f} "

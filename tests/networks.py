@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mingshi.data.plan import Plan
 from mingshi.loop import Work
 from mingshi.model import attention
+from mingshi.model.load import Model, Text
 from mingshi.objectives import Sft
 from mingshi.optim import Optim, Optimiser
 from mingshi.types import Sample
@@ -112,3 +114,22 @@ def work(
         device="cpu",
         seed=0,
     )
+
+
+def model_of(net: Any) -> Model:
+    """A network without tokenizer or folder: there are no new tokens."""
+    return Model(Text("", None, None, ()), net, None)  # type: ignore[arg-type]
+
+
+def staged(model: Model, held: Any, *, steps: int = 8, peak: float = 1e-2, **optim: Any) -> Work:
+    """A stage over four rows, for what an attached adapter asks of the loop."""
+    plain = work(model.network, samples([30, 12, 25, 18]), batch=4, steps=steps)
+    optimiser = Optimiser(model.network.named_parameters(), Optim(**optim), rate=held.rate)
+    return replace(plain, adapter=held, optimiser=optimiser, peak=peak)
+
+
+@torch.no_grad()
+def logits(model: Model) -> torch.Tensor:
+    """`[1, 57, V]` of one text."""
+    found: torch.Tensor = model.network.eval()(input_ids=torch.arange(3, 60)[None]).logits
+    return found

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from benchmarks.summary import GIB, Told, comparison, curve_distance, faults, mean_loss, note, summarise, table
+from benchmarks.summary import GIB, Told, comparison, curve_distance, faults, mean_loss, note, peers, summarise, table
 from benchmarks.task import Outcome
 
 ONE = Outcome(
@@ -72,6 +72,15 @@ def test_each_peer_is_compared_with_ours_in_a_sentence() -> None:
     sides = {"ours": [ONE], "defaults": [peer]}
     (sentence,) = comparison({name: summarise(side, 1) for name, side in sides.items()}, sides)
     assert sentence.startswith("defaults: 2.50 times its real tokens a second, 0.50 of its peak memory")
+
+
+def test_peers_come_with_their_distance_from_ours() -> None:
+    turned = replace(ONE, real=[200, 100, 100])
+    assert list(peers({"first": [ONE], "ours": [ONE], "second": [turned]})) == [
+        ("first", "curves within 0.00% of each other"),
+        ("second", "examples in another order"),
+    ]
+    assert not list(peers({"first": [ONE]}))
 
 
 def test_the_note_has_the_table_and_the_curves_but_no_folders() -> None:

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from networks import network, samples, work
+from networks import logits, model_of, network, staged
 from pydantic import ValidationError
-from tiny import tiny_model
 
 from mingshi.errors import ModelError
-from mingshi.loop import Work, train
+from mingshi.loop import train
 from mingshi.model import export
 from mingshi.model.adapter_targets import linears, resolve
 from mingshi.model.adapters import ADAPTERS, AdaLora, Bias, Full, Ia3, LastLayers, Lora, fold
 from mingshi.model.heads import Classes
-from mingshi.model.load import Model, Text, load
-from mingshi.optim import Optim, Optimiser
-
-LAST = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ROWS = samples([30, 12, 25, 18])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("base"))
-
-
-def model_of(net: Any) -> Model:
-    """A network without tokenizer or folder: there are no new tokens."""
-    return Model(Text("", None, None, ()), net, None)  # type: ignore[arg-type]
-
-
-def staged(model: Model, held: Any, *, steps: int = 8, peak: float = 1e-2, **optim: Any) -> Work:
-    plain = work(model.network, ROWS, batch=4, steps=steps)
-    optimiser = Optimiser(model.network.named_parameters(), Optim(**optim), rate=held.rate)
-    return replace(plain, adapter=held, optimiser=optimiser, peak=peak)
-
-
-@torch.no_grad()
-def logits(model: Model) -> torch.Tensor:
-    found: torch.Tensor = model.network.eval()(input_ids=torch.arange(3, 60)[None]).logits
-    return found
+from mingshi.model.load import Model, load
 
 
 def training(model: Model) -> list[str]:

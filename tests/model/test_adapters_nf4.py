@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from networks import network, samples, work
-from tiny import tiny_model
+from networks import model_of, network, staged
 
 from mingshi.errors import ModelError
-from mingshi.loop import Work, train
+from mingshi.loop import train
 from mingshi.model.adapter_targets import linears
 from mingshi.model.adapters import Qlora, trainable
-from mingshi.model.load import Model, Text, load
-from mingshi.optim import Optim, Optimiser
-
-ROWS = samples([30, 12, 25, 18])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("base"))
-
-
-def model_of(net: Any) -> Model:
-    """A network without tokenizer or folder: there are no new tokens."""
-    return Model(Text("", None, None, ()), net, None)  # type: ignore[arg-type]
-
-
-def staged(model: Model, held: Any, *, steps: int = 8, peak: float = 1e-2, **optim: Any) -> Work:
-    plain = work(model.network, ROWS, batch=4, steps=steps)
-    optimiser = Optimiser(model.network.named_parameters(), Optim(**optim), rate=held.rate)
-    return replace(plain, adapter=held, optimiser=optimiser, peak=peak)
+from mingshi.model.load import load
 
 
 def test_without_bitsandbytes_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

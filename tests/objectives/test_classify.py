@@ -1,8 +1,7 @@
-"""Classification: rows to labels, losses against torch's own, balance, frozen bodies, and whole runs."""
+"""Classification: rows to labels, losses against torch's own, balance, and frozen bodies."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,26 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoders import tiny_encoder, tiny_tokenizer
+from encoders import body, tiny_tokenizer
 from sklearn.utils.class_weight import compute_class_weight
-from tiny import tiny_model
-from transformers import pipeline
 
-from mingshi.data.formats import DataSource
 from mingshi.data.plan import pack
 from mingshi.display import Silent
-from mingshi.errors import DataError, ModelError, RecipeError
-from mingshi.model import export, heads
+from mingshi.errors import DataError, RecipeError
+from mingshi.model import heads
 from mingshi.model.adapters import Full, LastLayers, Lora
 from mingshi.model.encoder import bare_template
 from mingshi.model.load import Model, load
 from mingshi.objectives import Classify
 from mingshi.objectives.classify import balanced
-from mingshi.prepare import settled
-from mingshi.recipe import Recipe, parse
-from mingshi.run import execute
 from mingshi.types import Labelled, Reject, Sample
-from mingshi.use import Conversation, measure, open_model, predict, usual_evaluators
 
 Label = str | float | tuple[str, ...]
 
@@ -46,11 +38,6 @@ def rows(*labels: Label) -> list[Labelled]:
 @pytest.fixture(scope="module")
 def text() -> Any:
     return SimpleNamespace(template=bare_template(tiny_tokenizer()))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def model_for(objective: Classify, folder: Path) -> Model:
@@ -238,10 +225,10 @@ def test_focal_loss_of_a_certain_row_has_a_slope() -> None:
     assert torch.isfinite(gradient(objective.losses(logits, torch.zeros(1, 1)).sum(), logits)).all()
 
 
-def test_what_is_measured_says_whether_it_is_weighted(folder: Path) -> None:
+def test_what_is_measured_says_whether_it_is_weighted(encoder: Path) -> None:
     for weights, name in ((None, "accuracy"), ({"a": 3.0}, "weighted_accuracy")):
         objective = Classify(problem="single_label", labels=("a", "b"), class_weights=weights)
-        model = model_for(objective, folder)
+        model = model_for(objective, encoder)
         batch = pack(samples(objective, model, rows("a", "b", "a")), device="cpu")
         with torch.no_grad():
             found = objective.measure(model.network, batch, None)
@@ -277,9 +264,9 @@ def test_balance_keeps_what_the_sources_weigh() -> None:
 # Frozen bodies
 
 
-def test_a_frozen_body_is_asked_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_body_is_asked_once(encoder: Path, tmp_path: Path) -> None:
     objective = Classify(problem="single_label", labels=("a", "b"))
-    model = model_for(objective, folder)
+    model = model_for(objective, encoder)
     LastLayers(blocks=0).attach(model, seed=0)
     labelled = samples(objective, model, rows(*"abbaab"))
     passes: list[int] = []
@@ -308,18 +295,18 @@ def test_a_frozen_body_is_asked_once(folder: Path, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("adapter", [Full(), Lora(rank=2)])
-def test_a_body_that_trains_has_no_features(folder: Path, tmp_path: Path, adapter: Any) -> None:
+def test_a_body_that_trains_has_no_features(encoder: Path, tmp_path: Path, adapter: Any) -> None:
     objective = Classify(problem="single_label", labels=("a", "b"))
-    model = model_for(objective, folder)
+    model = model_for(objective, encoder)
     adapter.attach(model, seed=0)
     labelled = samples(objective, model, rows(*"ab"))
     assert objective.companion(model, labelled, folder=tmp_path, budget=64, display=Silent()) is None
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_an_adapter_trains_the_head_whole_and_nothing_of_the_base(folder: Path, tmp_path: Path, family: str) -> None:
+def test_an_adapter_trains_the_head_whole_and_nothing_of_the_base(tmp_path: Path, family: str) -> None:
     objective = Classify(problem="single_label", labels=("a", "b"))
-    model = model_for(objective, folder if family == "bert" else tiny_model(tmp_path))
+    model = model_for(objective, body(tmp_path, family))
     Lora(rank=2).attach(model, seed=0)
     batch = pack(samples(objective, model, rows(*"abba")), device="cpu")
     objective.loss(model.network, batch, None).sum.backward()
@@ -328,169 +315,3 @@ def test_an_adapter_trains_the_head_whole_and_nothing_of_the_base(folder: Path, 
     assert all(any(name.startswith(part) for name in trained) for part in head)
     assert all(".lora_" in name or name.startswith(head) for name in trained)
     assert not any("pooler" in name for name in trained if ".lora_" in name)
-
-
-# Runs
-
-
-GOOD = ("good", "great", "lovely")
-BAD = ("bad", "awful", "dull")
-
-
-def reviews(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "text": f"{(GOOD if place % 3 else BAD)[place % 7 % 3]} thing number {place}",
-            "label": ["no", "yes"][bool(place % 3)],
-        }
-        for place in range(count)
-    ]
-
-
-def write(path: Path, lines: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return str(path)
-
-
-def recipe(tmp_path: Path, model: Path, **stage: Any) -> Recipe:
-    data = write(tmp_path / "train.jsonl", reviews(48))
-    test = write(tmp_path / "test.jsonl", reviews(70)[48:])
-    values = {
-        "objective": {"kind": "classify", "max_length": 64, **stage.pop("objective", {})},
-        "data": [{"path": data}],
-        "optim": {"learning_rate": 5e-3},
-        "batch": 8,
-        "epochs": 8,
-        "validation": 0.2,
-        **stage,
-    }
-    named = {"model": str(model), "output": str(tmp_path / "run"), "precision": "float32", "seed": 1}
-    return parse({**named, "stages": [values], "test": [{"path": test}]})
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINGSHI_CACHE", str(tmp_path / "cache"))
-
-
-def scores_of(folder: Path, texts: list[str]) -> list[float]:
-    told = pipeline("text-classification", str(folder))(texts, top_k=None)
-    return [entry["score"] for row in told for entry in row if entry["label"] == "yes"]
-
-
-def test_a_run_ends_in_a_folder_that_a_pipeline_reads_with_the_same_scores(folder: Path, tmp_path: Path) -> None:
-    outcome = execute(recipe(tmp_path, folder, adapter={"kind": "full"}))
-    assert outcome.scores["after"]["classification.accuracy"].value == 1.0
-    assert outcome.scores["difference"]["classification.macro_f1"].value > 0
-    assert "pipeline_tag: text-classification" in (outcome.folder / "model" / "README.md").read_text()
-    model = open_model(outcome.folder)
-    answers = list(predict(model, DataSource(path=str(tmp_path / "test.jsonl"))))
-    assert [answer["prediction"] for answer in answers] == [answer["reference"] for answer in answers]
-    texts = [line["text"] for line in reviews(70)[48:]]
-    shares = [answer["probabilities"]["yes"] for answer in answers]
-    assert scores_of(outcome.folder / "model", texts) == pytest.approx(shares, abs=1e-5)
-    again = measure(model, DataSource(path=str(tmp_path / "test.jsonl")), usual_evaluators(model))
-    assert again["classification"].scores["accuracy"].value == 1.0
-    with pytest.raises(ModelError, match="is a classifier and writes nothing"):
-        Conversation(model).ask("Hello?")
-
-
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_an_adapter_is_read_back_with_its_labels_and_merges_into_what_a_pipeline_reads(
-    folder: Path, tmp_path: Path, family: str
-) -> None:
-    base = folder if family == "bert" else tiny_model(tmp_path / "base")
-    fields = {"class_weights": "balanced", "focal": 1.0, "sampling": "balanced"}
-    outcome = execute(recipe(tmp_path, base, adapter={"kind": "lora", "rank": 4}, objective=fields, epochs=16))
-    saved = outcome.folder / "adapter"
-    with pytest.raises((OSError, ValueError)):
-        pipeline("text-classification", str(saved))  # it would not know the labels
-    texts = ["great thing number 7", "dull thing number 9"]
-    source = DataSource(path=write(tmp_path / "new.jsonl", [{"text": text} for text in texts]))
-    answers = list(predict(open_model(outcome.folder), source))
-    assert [answer["prediction"] for answer in answers] == ["yes", "no"] and "reference" not in answers[0]
-    proof = export.merge(saved, tmp_path / "merged", precision=torch.float32)
-    assert proof.agreement == 1.0 and proof.kl < 1e-6 and proof.positions == 5
-    shares = [answer["probabilities"]["yes"] for answer in answers]
-    assert scores_of(tmp_path / "merged", texts) == pytest.approx(shares, abs=1e-5)
-
-
-def test_another_pooling_is_saved_whole_and_kept_from_transformers(folder: Path, tmp_path: Path) -> None:
-    chosen = recipe(tmp_path, folder, adapter={"kind": "lora", "rank": 4}, objective={"pooling": "mean"})
-    outcome = execute(chosen)
-    assert "It pools by `mean`" in (outcome.folder / "model" / "README.md").read_text()
-    with pytest.raises(ValueError, match="mingshi_classifier"):
-        pipeline("text-classification", str(outcome.folder / "model"))
-    (answer, *_) = predict(open_model(outcome.folder), DataSource(path=str(tmp_path / "test.jsonl")))
-    assert answer["prediction"] == answer["reference"]
-
-
-def test_a_frozen_body_learns_by_its_head_alone(folder: Path, tmp_path: Path) -> None:
-    stage = {"adapter": {"kind": "last-layers", "blocks": 0}, "epochs": 30, "objective": {"pooling": "mean"}}
-    outcome = execute(recipe(tmp_path, folder, **stage))
-    losses = [step["loss"] for step in outcome.record.steps]
-    assert losses[-1] < 0.5 * losses[0]
-    assert len(list((tmp_path / "cache" / "companions" / "features").glob("*.npy"))) == 2
-
-
-def test_numbers_and_several_labels_run_too(folder: Path, tmp_path: Path) -> None:
-    for name, label in (("numbers", lambda place: place % 3 / 2), ("labels", lambda place: ["x", "y"][: place % 3])):
-        lines = [
-            {"text": " ".join(["up"] * (place % 3) or ["down"]) + f" {place}", "label": label(place)}
-            for place in range(48)
-        ]
-        place = tmp_path / name
-        place.mkdir()
-        chosen = recipe(place, folder, adapter={"kind": "full"})
-        write(place / "train.jsonl", lines)
-        write(place / "test.jsonl", lines[:20])
-        outcome = execute(chosen)
-        found = {metric: score.value for metric, score in outcome.scores["after"].items()}
-        assert found["classification.pearson" if name == "numbers" else "classification.micro_f1"] > 0.9
-        (answer, *_) = predict(open_model(outcome.folder), DataSource(path=str(place / "test.jsonl")))
-        assert isinstance(answer["prediction"], float if name == "numbers" else list)
-
-
-def test_held_out_rows_do_not_make_a_class(folder: Path, tmp_path: Path) -> None:
-    """A class that only validation or test has is unknown: its rows are rejected, and the ledger says where."""
-    chosen = recipe(tmp_path, folder, adapter={"kind": "full"}, epochs=1)
-    odd = {"text": "neither", "label": "maybe"}
-    write(tmp_path / "test.jsonl", [*reviews(8), odd])
-    outcome = execute(chosen)
-    ledger = next(entry for entry in outcome.record.data["sources"] if entry["role"] == "test")
-    assert ledger["rejected"] == {"unknown_label": 1} and ledger["examples"][0]["line"] == 9
-    assert outcome.model.classes is not None and outcome.model.classes.names == ("no", "yes")
-
-
-def test_stages_share_the_labels_of_all(tmp_path: Path) -> None:
-    first = write(tmp_path / "one.jsonl", [{"text": f"t{place}", "label": "ab"[place % 2]} for place in range(8)])
-    second = write(tmp_path / "two.jsonl", [{"text": f"t{place}", "label": "cb"[place % 2]} for place in range(9)])
-    stages = [
-        {"data": [{"path": path}], "validation": 0, "objective": {"kind": "classify", "class_weights": weights}}
-        for path, weights in ((first, None), (second, {"c": 2.0}))
-    ]
-    found = settled(parse({"model": "x", "output": "y", "stages": stages}))
-    objectives = [stage.objective for stage in found.stages]
-    assert [one.labels for one in objectives if isinstance(one, Classify)] == [("a", "b", "c")] * 2
-    assert found.template == "none"
-
-
-def test_a_recipe_that_cannot_be_carried_out_is_refused_at_once() -> None:
-    sft, classify = {"kind": "sft"}, {"kind": "classify"}
-    source = [{"path": "rows.jsonl"}]
-
-    def told(*objectives: dict[str, Any], **fields: Any) -> str:
-        stages = [{"data": source, "objective": objective} for objective in objectives]
-        with pytest.raises(RecipeError) as caught:
-            parse({"model": "x", "output": "y", "stages": stages, **fields})
-        return str(caught.value)
-
-    assert "need different heads" in told(sft, classify, test=[])
-    assert "without turns" in told(classify, template="turns")
-    assert "give all the same problem" in told({**classify, "labels": ["a"]}, {**classify, "labels": ["b"]})
-    assert "classification" in told(classify, evals=[{"kind": "perplexity"}])
-
-
-def test_a_length_that_the_network_has_no_positions_for_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"max_length is 512, and .* reads 130 tokens"):
-        execute(recipe(tmp_path, folder, adapter={"kind": "full"}, objective={"max_length": 512}))

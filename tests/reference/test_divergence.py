@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from reference.largest import Largest
 
 from mingshi.model import divergence as module
 from mingshi.model import logprob
@@ -223,21 +223,6 @@ def test_a_student_that_is_its_teacher_wants_nothing_of_a_bucket() -> None:
     renormalised = few.probabilities_MD / few.probabilities_MD.sum(1, keepdim=True)
     without = replace(kept, few=(replace(few, probabilities_MD=renormalised, rest_M=None),))
     assert pull(kept) < 1e-5 < 1e-1 < pull(without)
-
-
-class Largest(TorchDispatchMode):
-    """The size of the largest tensor that any operation gives."""
-
-    def __init__(self) -> None:
-        TorchDispatchMode.__init__(self)
-        self.elements = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        result = function(*arguments, **(named or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return result
 
 
 @pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trained"])

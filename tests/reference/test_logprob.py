@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from networks import network
-from torch.utils._python_dispatch import TorchDispatchMode
+from reference.largest import Largest
 
 from mingshi.model import logprob
 from mingshi.model.logprob import Head, head_of, log_probabilities
@@ -126,21 +126,6 @@ def test_no_predictions_give_nothing_and_no_nan(kind: str, trains: bool) -> None
     assert hidden.grad is not None and hidden.grad.shape == (0, W)
     if trains and one.weight.grad is not None:
         assert not bool(one.weight.grad.any())
-
-
-class Largest(TorchDispatchMode):
-    """The size of the largest tensor that any operation gives."""
-
-    def __init__(self) -> None:
-        TorchDispatchMode.__init__(self)
-        self.elements = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        result = function(*arguments, **(named or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return result
 
 
 @pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trained"])
