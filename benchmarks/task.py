@@ -74,6 +74,8 @@ SETTINGS = {
     # The fastest found (notes/2026-11-22-peer-tuning.md), with this project's allocator variables, and without.
     "tuned": Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True),
     "tuned-no-allocator": Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager"),
+    # The same with the attention that transformers takes by itself.
+    "tuned-sdpa": Setting(weights="bfloat16", checkpointing=False, grouped=True, allocator=True),
     # A little slower on rows that group well, and the least memory: the one to compare memory with.
     "tuned-lean": Setting(
         micro_batch=2, weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True

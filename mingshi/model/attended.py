@@ -95,7 +95,7 @@ class _Attended(torch.autograd.Function):
         outputs = values.new_empty(len(queries), values.shape[1])
         scored = []
         for part, mask in zip(places.parts(), masks, strict=True):
-            query, key, value = _pairs(places, part, queries, keys, values)
+            query, key, value = pairs(places, part, queries, keys, values)
             scores = _product(query, key.transpose(1, 2), rule.scaling)
             capped = None
             if rule.softcap is not None:
@@ -123,7 +123,7 @@ class _Attended(torch.autograd.Function):
         )
         for number, part in enumerate(places.parts()):
             shares, kept, capped = scored[3 * number : 3 * number + 3]
-            query, key, value = _pairs(places, part, queries, keys, values)
+            query, key, value = pairs(places, part, queries, keys, values)
             pulled = upstream[part.queries].view(len(value), -1, values.shape[1])
             share_gradients = torch.bmm(pulled, value.transpose(1, 2))
             used = shares
@@ -145,11 +145,11 @@ class _Attended(torch.autograd.Function):
         return query_gradient, *summed, None, None, None
 
 
-def _pairs(places: Places, part: Part, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def pairs(places: Places, part: Part, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """A group's own queries, keys and values: queries that share a key-value head stand below one another."""
-    pairs = part.items * places.key_heads
+    count = part.items * places.key_heads
     return tuple(
-        one[own].view(pairs, -1, one.shape[1])
+        one[own].view(count, -1, one.shape[1])
         for one, own in zip(rows, (part.queries, part.keys, part.keys), strict=True)
     )
 
