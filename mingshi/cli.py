@@ -208,9 +208,11 @@ def predict(
     import orjson
 
     from mingshi.data.formats import DataSource
-    from mingshi.use import open_model
+    from mingshi.use import open_model, require_writable
     from mingshi.use import predict as answered
 
+    if output is not None:
+        require_writable(output, data=data)
     with terminal() as display:
         source = DataSource(path=str(data))
         rows = list(

@@ -27,10 +27,12 @@ def pairs(
     test: Annotated[float, typer.Option(help="Share of the prompts that is held out.")] = 0.1,
     seed: Annotated[int, typer.Option()] = 0,
     model: Annotated[str | None, typer.Option(help="A model that writes the answers.")] = None,
-    samples: Annotated[int, typer.Option(help="Answers to each prompt.")] = 4,
-    temperature: Annotated[float, typer.Option(help="Of the sampling, above 0.")] = 0.8,
-    top_p: Annotated[float, typer.Option(help="Of the sampling.")] = 0.95,
-    max_new_tokens: Annotated[int, typer.Option(help="Longer answers are not finished, and dropped.")] = 256,
+    samples: Annotated[int | None, typer.Option(help="Answers to each prompt (4).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampling, above 0 (0.8).")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the sampling (0.95).")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longer answers are not finished, and dropped (256).")
+    ] = None,
     prompts: Annotated[int | None, typer.Option(help="Only the first so many prompts.")] = None,
     score: Annotated[
         str | None,
@@ -52,10 +54,8 @@ def pairs(
     kept = {"take": take, "margin": margin, "similar": similar, "per_prompt": per_prompt}
     pairing = _checked(Pairing, kept | {"balance": balance, "test": test, "seed": seed})
     drawn = {"samples": samples, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    judged = {"score": score, "judge": judge, "pattern": pattern, "characters": characters, "prompts": prompts}
-    origin = _origin(
-        model, drawn | {"seed": seed}, {name: value for name, value in judged.items() if value is not None}
-    )
+    judged = {"score": score, "pattern": pattern, "characters": characters}
+    origin = _origin(model, judge, _given(drawn | {"prompts": prompts}), _given(judged), seed=seed)
     with terminal() as display:
         report = built(DataSource(path=str(data)), output, pairing, origin=origin, display=display)
     if json:
@@ -67,18 +67,23 @@ def pairs(
         say(f"{name:8} {output / file['path']}")
 
 
-def _origin(model: str | None, drawn: dict[str, Any], judged: dict[str, Any]) -> Origin | None:
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _origin(
+    model: str | None, judge: str | None, drawn: dict[str, Any], scored: dict[str, Any], *, seed: int
+) -> Origin | None:
     """The model to ask; what only it could use is refused where there is none."""
     if model is None:
-        if judged:
-            raise RecipeError(
-                f"--{next(iter(judged))} is given, and there is no --model", "Say who writes the answers."
-            )
+        if unused := _given({"judge": judge, **scored, **drawn}):
+            name = next(iter(unused)).replace("_", "-")
+            raise RecipeError(f"--{name} is given, and there is no --model", "Say who writes the answers.")
         return None
     from mingshi.workflows.sampling import Origin, Sampling, Scoring
 
-    drawn["prompts"], judge = judged.pop("prompts", None), judged.pop("judge", None)
-    return Origin(model=model, judge=judge, sampling=_checked(Sampling, drawn), scoring=_checked(Scoring, judged))
+    sampling, scoring = _checked(Sampling, drawn | {"seed": seed}), _checked(Scoring, scored)
+    return Origin(model=model, judge=judge, sampling=sampling, scoring=scoring)
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, islice
@@ -22,16 +22,18 @@ from mingshi.data.mix import mix
 from mingshi.data.plan import Mixture, Plan, make_plan
 from mingshi.data.split import split
 from mingshi.display import Display
-from mingshi.errors import DataError, Problem
+from mingshi.errors import DataError, ModelError, Problem, RecipeError
+from mingshi.model import others
 from mingshi.model.encoder import NO_TEMPLATE
 from mingshi.model.load import Model, Text, load
-from mingshi.objectives import Classify
-from mingshi.objectives.classify import balanced, require_room
+from mingshi.objectives import Classify, Distill, Dpo
+from mingshi.objectives.classify import balanced, require_fit
 from mingshi.provenance import fingerprint_file
 from mingshi.recipe import Recipe, Stage
 from mingshi.types import Chat, Example, Finding, Objective, Preference, Reject, Sample
 
 REJECTS_SHOWN = 20  # of one file, in the run record
+PURPOSES = {"train": "train on", "validation": "validate on", "test": "be scored"}
 LENGTHS_KEPT = 4096  # of one stage, for the report's histogram: evenly spaced quantiles where there are more
 
 
@@ -120,13 +122,17 @@ def settled(recipe: Recipe) -> Recipe:
 def open_for(recipe: Recipe) -> Model:
     """The network of a settled recipe, with the head that its objective needs."""
     objective = recipe.stages[0].objective
+    others.refuse_run(recipe.model)
     classes = objective.classes(seed=recipe.seed) if isinstance(objective, Classify) else None
     model = load(
         recipe.model, precision=recipe.precision, device=recipe.device, template=recipe.template, classes=classes
     )
+    if classes is None and model.classes is not None:
+        what = f"{recipe.model} is a classifier, and the objective {objective.kind} trains a language model"
+        raise RecipeError(Problem(field="model", what=what, mend="Name what it was made from, or use classify."))
     for stage in recipe.stages:
         if isinstance(stage.objective, Classify):
-            require_room(stage.objective, model)
+            require_fit(stage.objective, model)
             model.tokenizer.model_max_length = stage.objective.max_length  # saved: whoever truncates does it there too
     return model
 
@@ -138,7 +144,8 @@ def _training_rows(stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
 
 
 def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepared:
-    """Read, split and encode the data of one stage; DataError where nothing is left to train on."""
+    """Read, split and encode the data of one stage; DataError where nothing is left to train on, or to validate on."""
+    _require_others(stage, recipe, text)
     trained: list[Encoded] = []
     held: list[Encoded] = []
     ledger: list[dict[str, Any]] = []
@@ -152,16 +159,37 @@ def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepa
     for source in stage.validation if isinstance(stage.validation, tuple) else ():
         held.append(_encode(source, read(source), stage.objective, text, display, "validation"))
         ledger.append(_account(source, "validation", held[-1]))
-    samples = Joined(parts=tuple(trained))
+    samples, validation = Joined(parts=tuple(trained)), Joined(parts=tuple(held))
     if not len(samples):
-        raise _nothing_left(stage, ledger)
+        raise _nothing_left(stage.data[0].path, ledger, role="train")
+    if isinstance(stage.validation, tuple) and stage.validation and not len(validation):
+        raise _nothing_left(stage.validation[0].path, ledger, role="validation")
     return Prepared(
         samples=samples,
-        validation=Joined(parts=tuple(held)),
+        validation=validation,
         plan=_plan(stage, recipe, samples),
         ledger=ledger,
         findings=check_tokens(samples.lengths, ledger, max_length=stage.objective.max_length) + _lint(stage, samples),
     )
+
+
+def _require_others(stage: Stage, recipe: Recipe, text: Text) -> None:
+    """ModelError names every teacher and reference of the stage that cannot be used, before anything is computed."""
+    objective = stage.objective
+    role: others.Role = "teacher" if isinstance(objective, Distill) else "reference"
+    names: dict[str, str] = {}
+    if isinstance(objective, Distill):
+        names = {f"teachers.{number}.model": one.model for number, one in enumerate(objective.teachers)}
+    elif isinstance(objective, Dpo) and objective.reference is not None:
+        names = {"reference": objective.reference}
+    problems: list[Problem] = []
+    for field, name in names.items():
+        try:
+            others.require(name, text, role=role, output=Path(recipe.output))
+        except ModelError as error:
+            problems += others.in_field(error, f"stages.{recipe.stages.index(stage)}.objective.{field}")
+    if problems:
+        raise ModelError(problems)
 
 
 def _lint(stage: Stage, samples: Joined) -> list[Finding]:
@@ -173,13 +201,19 @@ def _lint(stage: Stage, samples: Joined) -> list[Finding]:
 
 
 def prepare_tests(sources: Sequence[DataSource], objective: Objective, text: Text, display: Display) -> TestSet:
-    """Encode the test files as the objective scores them, and keep their conversations for generation."""
+    """Encode the test files as the objective scores them, and keep their conversations for generation.
+
+    DataError where there are files, and nothing in them can be scored.
+    """
     parts = [_encode(source, read(source), objective, text, display, "test") for source in sources]
+    ledger = [_account(source, "test", part) for source, part in zip(sources, parts, strict=True)]
+    if sources and not any(map(len, parts)):
+        raise _nothing_left(sources[0].path, ledger, role="test")
     examples = (example for source in sources for example in read(source))
     return TestSet(
         samples=Joined(parts=tuple(parts)),
         examples=tuple(example for example in examples if isinstance(example, Chat) and not example.plain),
-        ledger=[_account(source, "test", part) for source, part in zip(sources, parts, strict=True)],
+        ledger=ledger,
     )
 
 
@@ -233,13 +267,23 @@ def _account(source: DataSource, role: str, encoded: Encoded) -> dict[str, Any]:
     }
 
 
-def _nothing_left(stage: Stage, ledger: Sequence[dict[str, Any]]) -> DataError:
+def counted(entry: Mapping[str, Any]) -> str:
+    """One line of the ledger: rows in and out."""
+    lost = "".join(f", {count} {reason}" for reason, count in entry["rejected"].items())
+    return f"{entry['role']:10} {entry['path']}: {entry['rows']} rows = {entry['used']} used{lost}"
+
+
+def _nothing_left(path: str, ledger: Sequence[Mapping[str, Any]], *, role: str) -> DataError:
+    """No row of these files is left: how many went for which reason, and what was wrong with the first."""
+    entries = [entry for entry in ledger if entry["role"] == role]
     reasons: Counter[str] = Counter()
-    for entry in ledger:
+    for entry in entries:
         reasons.update(entry["rejected"])
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "all of them are held out"
-    what = f"no row is left to train on: {told}"
-    return DataError(Problem(file=stage.data[0].path, what=what, mend="`mingshi preview` shows rows and reasons."))
+    first = next((example for entry in entries for example in entry["examples"]), None)
+    mend = "Lower `validation`." if first is None else f"Line {first['line']}: {first['detail']}"
+    what = f"no row is left to {PURPOSES[role]}: {told}"
+    return DataError(Problem(file=path if first is None else first["source"], what=what, mend=mend))
 
 
 def _thinned(lengths: np.ndarray) -> list[int]:

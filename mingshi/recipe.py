@@ -100,7 +100,7 @@ def _default_evals(values: Mapping[str, Any]) -> tuple[Any, ...]:
 class Recipe(Settings):
     """A run, whole."""
 
-    model: str
+    model: str = Field(min_length=1)
     """A known name, a folder, or a name on the Hub."""
     output: str
     """The run folder."""
@@ -309,8 +309,15 @@ def _problem(detail: Mapping[str, Any], place: Sequence[Any], values: Any, file:
         what, mend = "is missing", "" if isinstance(place[-1], int) else f"Add `{place[-1]}: …`."
     elif detail["type"] == "value_error":
         what, _, mend = str(detail["msg"]).removeprefix("Value error, ").partition(". ")
-    elif detail["type"] == "too_short":
-        what, mend = "is empty", "Give it at least one item."
+    elif detail["type"] in ("too_short", "string_too_short"):
+        what, mend = "is empty", "Give it at least one item." if detail["type"] == "too_short" else "Name one."
+    elif detail["type"] == "union_tag_not_found":
+        kinds = ADAPTERS if "adapter" in place else EVALS
+        what, mend = "has no `kind`", f"Give it one of {', '.join(kinds)}."
+    elif detail["type"] == "union_tag_invalid":
+        tag, known = str(detail["ctx"]["tag"]), str(detail["ctx"]["expected_tags"])
+        close = difflib.get_close_matches(tag, known.replace("'", "").split(", "), n=1, cutoff=0.5)
+        what, mend = f"there is no kind {tag!r}", f"Did you mean {close[0]!r}?" if close else f"Known are {known}."
     else:
         what = str(detail["msg"]).replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
         mend = f"Not {str(detail['input'])[:40]!r}." if isinstance(detail["input"], str | int | float) else ""

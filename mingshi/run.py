@@ -30,7 +30,7 @@ from mingshi.model.attached import Attached
 from mingshi.model.load import Model
 from mingshi.notebook import report_frame
 from mingshi.optim import Optimiser
-from mingshi.prepare import Joined, Prepared, TestSet, open_for, prepare, prepare_tests, settled
+from mingshi.prepare import Joined, Prepared, TestSet, counted, open_for, prepare, prepare_tests, settled
 from mingshi.provenance import hash_folder
 from mingshi.recipe import Recipe, Stage
 from mingshi.record import Record, Run, read_run
@@ -312,8 +312,7 @@ def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) 
     for note in model.notes:
         context.display.say(note)
     for entry in ledger:
-        lost = "".join(f", {count} {reason}" for reason, count in entry["rejected"].items())
-        context.display.say(f"{entry['role']:10} {entry['path']}: {entry['rows']} rows = {entry['used']} used{lost}")
+        context.display.say(counted(entry))
     for finding in findings:
         if finding.severity != "note":
             context.display.say(f"{finding.severity}: {finding.message}. {finding.remedy}")

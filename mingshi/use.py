@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mingshi.data.formats import DataSource, detect, read
+from mingshi.data.formats import DataSource, detect
+from mingshi.data.formats.questions import read_to_answer, turn
 from mingshi.data.plan import micro_batches
 from mingshi.data.row_problem import RowProblem
 from mingshi.display import Display, Silent
-from mingshi.errors import DataError, ModelError, Problem
+from mingshi.errors import DataError, ModelError, Problem, RecipeError
 from mingshi.evals import Classification, Generation, Perplexity, PreferenceAccuracy
 from mingshi.evals.preference import without_rewards
 from mingshi.evaluate import run_evaluator
@@ -21,10 +23,10 @@ from mingshi.model.generate import generate
 from mingshi.model.heads import Classes
 from mingshi.model.load import Model, load
 from mingshi.objectives import Classify, Dpo, Sft
-from mingshi.prepare import TestSet, prepare_tests
+from mingshi.prepare import TestSet, counted, prepare_tests
 from mingshi.recipe import Evaluator
 from mingshi.record import RUN
-from mingshi.types import Chat, Example, Labelled, Message, Sample, Scores
+from mingshi.types import Answered, Chat, Example, Labelled, Message, Preference, Sample, Scores
 
 STREAM = 4096  # tokens of one packed stream while measuring
 
@@ -54,9 +56,13 @@ def usual_evaluators(
     """
     if model.classes is not None:
         return [Classification()]
-    if source is not None and "preference" in (source.format, detect(source.path)[0]):
+    if source is not None and _format(source) == "preference":
         return [PreferenceAccuracy()]
     return [Perplexity(), generation] if generation is not None else [Perplexity()]
+
+
+def _format(source: DataSource) -> str:
+    return detect(source.path, columns=source.columns)[0] if source.format == "auto" else source.format
 
 
 def _objective(model: Model, evaluators: Sequence[Evaluator] = ()) -> Sft | Dpo | Classify:
@@ -73,18 +79,50 @@ def measure(
 ) -> dict[str, Scores]:
     """Scores with intervals, by evaluator kind, on a file of conversations, of preferences, or of texts with labels.
 
-    Of preferences there are no rewards here: those are changes since a first measurement.
+    Of preferences there are no rewards here: those are changes since a first measurement. Rows that cannot be scored
+    are counted aloud; where no row asks for an answer, what else there is to measure is measured.
     """
     display = display or Silent()
+    _refuse_others(model, source)
     objective = _objective(model, evaluators)
     tests: TestSet = prepare_tests((source,), objective, model.text, display)
-    if not len(tests.samples):
-        raise DataError(Problem(file=source.path, what="holds no row that could be scored", mend="See `preview`."))
+    for entry in tests.ledger:
+        if entry["rejected"]:
+            display.say(counted(entry))
+    if len(evaluators) > 1 and not tests.examples:
+        evaluators = [evaluator for evaluator in evaluators if not isinstance(evaluator, Generation)]
     found: dict[str, Scores] = {}
     for evaluator in evaluators:
         scores = run_evaluator(evaluator, model, tests, objective=objective, stream=STREAM, seed=seed, display=display)
         found[evaluator.kind] = without_rewards(scores) if isinstance(evaluator, PreferenceAccuracy) else scores
     return found
+
+
+def _refuse_others(model: Model, source: DataSource) -> None:
+    """DataError for rows of labels and a language model, or for other rows and a classifier."""
+    form = _format(source)
+    if (form == "labelled") == (model.classes is not None):
+        return
+    what = f"holds rows of the format {form}, and {model.name} is a "
+    what += "language model" if model.classes is None else "classifier"
+    mend = "Measure a classifier on them." if model.classes is None else "Give rows with `text` and `label`."
+    raise DataError(Problem(file=source.path, what=what, mend=mend))
+
+
+def require_writable(output: Path, *, data: Path) -> None:
+    """RecipeError where no answers can be written, before any is computed, or where they would take the rows' place."""
+    folder = output.absolute().parent
+    if output.is_dir():
+        what = "is a directory"
+    elif not folder.is_dir():
+        what = "no such file or directory"
+    elif not os.access(output if output.exists() else folder, os.W_OK):
+        what = "cannot be written to"
+    elif output.exists() and data.exists() and output.samefile(data):
+        what = "is the file of the rows"
+    else:
+        return
+    raise RecipeError(Problem(file=str(output), what=what, mend="Choose another --output."))
 
 
 def predict(
@@ -96,29 +134,30 @@ def predict(
     seed: int = 0,
     display: Display | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """An answer to each row: `{id, prediction, reference?, finished}`, in the file's order.
+    """An answer to each row: `{id, prompt, prediction, reference?, finished}`, in the file's order.
 
-    The row's last assistant turn, where it has one, is the reference and not part of the prompt. A classifier's rows
-    are `{id, prediction, probabilities, reference?}`, or without probabilities where it predicts numbers.
+    The row's last assistant turn, where it has one, is the reference and not part of the prompt; of a preference it is
+    the chosen answer. Rows may also ask alone. A classifier's rows are `{id, text, prediction, probabilities,
+    reference?}`, or without probabilities where it predicts numbers.
     """
-    examples = [example for example in read(source) if isinstance(example, Example)]
+    examples = [example for example in read_to_answer(source) if isinstance(example, Example)]
     if model.classes is not None:
         yield from _classified(model, examples, display or Silent())
         return
-    chats = [_as_chat(example) for example in examples]
-    prompts = [_prompt(model, chat) for chat in chats]
+    asked = [_asked(example) for example in examples]
     answers = generate(
         model,
-        prompts,
+        [_prompt(model, each) for each in asked],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
         progress=(display or Silent()).track,
     )
-    for chat, answer in zip(chats, answers, strict=True):
-        row: dict[str, Any] = {"id": chat.id, "prediction": _text(model, answer.tokens)}
-        if chat.messages[-1].role == "assistant":
-            row["reference"] = chat.messages[-1].content
+    for each, answer in zip(asked, answers, strict=True):
+        row = {"id": each.example.id, "prompt": [turn(message) for message in each.prompt]}
+        row["prediction"] = _text(model, answer.tokens)
+        if each.reference is not None:
+            row["reference"] = each.reference
         yield row | {"finished": answer.finished}
 
 
@@ -137,21 +176,23 @@ def _classified(model: Model, examples: Sequence[Example], display: Display) -> 
             logits_NK = heads.logits(model.network, heads.features(model.network, batch))
             outputs.update(zip(cut, heads.probabilities(logits_NK, classes.problem).tolist(), strict=True))
     for place, example in enumerate(examples):
-        row = {"id": example.id, **_decision(classes, outputs[place])}
+        row = {"id": example.id, "text": _content(example), **_decision(classes, outputs[place])}
         yield row | ({"reference": example.label} if isinstance(example, Labelled) else {})
 
 
-def _text_sample(model: Model, objective: Classify, example: Example) -> Sample:
+def _content(example: Example) -> str:
     """The text of a row, whether it has a label or not."""
     if isinstance(example, Labelled):
-        content = example.content
-    elif isinstance(example, Chat) and example.plain:
-        content = example.messages[-1].content
-    else:
-        what = "is a conversation, and a classifier reads texts"
-        raise DataError(Problem(file=example.source, line=example.line, what=what, mend="Give rows with `text`."))
+        return example.content
+    if isinstance(example, Chat) and example.plain:
+        return example.messages[-1].content
+    what = "is a conversation, and a classifier reads texts"
+    raise DataError(Problem(file=example.source, line=example.line, what=what, mend="Give rows with `text`."))
+
+
+def _text_sample(model: Model, objective: Classify, example: Example) -> Sample:
     try:
-        tokens = model.template.plain(content).tokens
+        tokens = model.template.plain(_content(example)).tokens
     except RowProblem as problem:
         raise DataError(Problem(file=example.source, line=example.line, what=problem.detail)) from None
     return objective.sample(tokens, model.text, labels=np.zeros(1, dtype=np.float32), name=example.id)
@@ -166,19 +207,37 @@ def _decision(classes: Classes, outputs: Sequence[float]) -> dict[str, Any]:
     return {"prediction": max(told, key=lambda name: told[name]), "probabilities": told}
 
 
-def _as_chat(example: Example) -> Chat:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a row asks, and the answer that it has, if any."""
+
+    example: Example
+    prompt: tuple[Message, ...]
+    reference: str | None
+
+
+def _asked(example: Example) -> _Asked:
     if isinstance(example, Chat) and not example.plain:
-        return example
+        last = example.messages[-1]
+        answered = last.role == "assistant"
+        return _Asked(
+            example, example.messages[:-1] if answered else example.messages, last.content if answered else None
+        )
+    if isinstance(example, Preference):
+        return _Asked(example, example.prompt, example.chosen[0].content)
+    if isinstance(example, Answered):
+        return _Asked(example, example.prompt, None)
     what = "is not a conversation, so there is nothing to answer"
     raise DataError(Problem(file=example.source, line=example.line, what=what, mend="Give `messages` or `prompt`."))
 
 
-def _prompt(model: Model, chat: Chat) -> list[int]:
-    messages = chat.messages[:-1] if chat.messages[-1].role == "assistant" else chat.messages
+def _prompt(model: Model, asked: _Asked) -> list[int]:
+    tools = asked.example.tools if isinstance(asked.example, Chat) else ()
     try:
-        return model.template.prompt(messages, chat.tools)
+        return model.template.prompt(asked.prompt, tools)
     except RowProblem as problem:
-        raise DataError(Problem(file=chat.source, line=chat.line, what=problem.detail)) from None
+        place = asked.example
+        raise DataError(Problem(file=place.source, line=place.line, what=problem.detail)) from None
 
 
 def _text(model: Model, tokens: Sequence[int]) -> str:

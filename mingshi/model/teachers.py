@@ -25,11 +25,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mingshi.data.plan import micro_batches, pack
-from mingshi.errors import ModelError, Problem, ResourceError
+from mingshi.errors import Problem, ResourceError
 from mingshi.model.divergence import AT_ONCE, Few, logits
 from mingshi.model.generate import inference
-from mingshi.model.load import Model, load, load_text
+from mingshi.model.load import Model, Precision, load
 from mingshi.model.logprob import Head, chunks, head_of, log_probabilities, prediction_states
+from mingshi.model.others import template_beside
 from mingshi.types import Batch, Sample
 
 if TYPE_CHECKING:
@@ -133,21 +134,14 @@ class _Teacher:
     @property
     def model(self) -> Model:
         if self._model is None:
-            narrow = self._student.network.dtype == torch.bfloat16
-            self._model = load(self.name, precision="bf16" if narrow else "float32", device=self._student.device)
+            precision: Precision = "bf16" if self._student.network.dtype == torch.bfloat16 else "float32"
+            template = template_beside(self.name, self._student.text, role="teacher")
+            self._model = load(self.name, precision=precision, device=self._student.device, template=template)
         return self._model
 
     def leave(self) -> None:
         """Give its memory back."""
         self._model = None
-
-
-def refuse_other_tokens(name: str, student: Model) -> None:
-    """ModelError: hidden states and distributions can be compared only token by token."""
-    if load_text(name).tokenizer_sha256 != student.text.tokenizer_sha256:
-        what = f"the teacher {name} has another tokenizer than {student.name}: their tokens cannot be compared"
-        mend = f"Put the answers that `mingshi predict {name} DATA` writes into the rows, and use objective sft."
-        raise ModelError(what, mend)
 
 
 def _write(

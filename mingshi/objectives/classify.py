@@ -85,25 +85,22 @@ class Classify(Settings):
 
         Only a settled objective encodes.
         """
-        examples = [row for row in rows if isinstance(row, Labelled)]
-        if not examples:
-            return self  # nothing is left to train on, which is said where the rows are encoded
+        examples = _labelled(rows)
         problem = _problem_of(examples) if self.problem == "auto" else self.problem
         if problem == "regression":
             return self._with({"problem": problem})
         counts = Counter(name for example in examples for name in set(_names(example)))
         labels = self.labels or tuple(sorted(counts, key=_natural))
         if len(labels) < (2 if problem == "single_label" else 1):
-            what = f"all {len(examples)} training rows are of one class, {', '.join(labels)}"
-            mend = "Give it rows of two classes, or name them all in objective.labels."
-            raise DataError(Problem(file=examples[0].source, what=what, mend=mend))
+            raise _too_few(examples, named=self.labels, found=labels)
         weights = self.class_weights
         if weights == "balanced":
-            weights = _balanced([counts[name] for name in labels], labels, rows=len(examples), problem=problem)
+            weights = _balanced([counts[name] for name in labels], labels, examples=examples, problem=problem)
         elif weights is not None:
             unknown = sorted(set(weights) - set(labels))
             if unknown:
-                raise RecipeError(f"class_weights names {', '.join(unknown)}", f"The classes are {_listed(labels)}.")
+                what, mend = f"class_weights names {', '.join(unknown)}", f"The classes are {_listed(labels)}."
+                raise RecipeError(Problem(field="objective", what=what, mend=mend))
         return self._with({"problem": problem, "labels": labels, "class_weights": weights})
 
     def _with(self, found: Mapping[str, Any]) -> Classify:
@@ -111,7 +108,8 @@ class Classify(Settings):
             return Classify.model_validate({**self.model_dump(), **found})
         except ValidationError as error:
             what, _, mend = str(error.errors()[0]["msg"]).removeprefix("Value error, ").partition(". ")
-            raise RecipeError(f"the training rows are {found['problem']}: {what}", mend) from None
+            told = f"the training rows are {found['problem']}: {what}"
+            raise RecipeError(Problem(field="objective", what=told, mend=mend)) from None
 
     def classes(self, *, seed: int) -> Classes:
         """What the head of a settled objective tells apart."""
@@ -162,7 +160,8 @@ class Classify(Settings):
             except (TypeError, ValueError):
                 return f"the label {example.label!r} is not a number. Mend it, or set objective.problem."
         if isinstance(example.label, float) or (self.problem == "single_label" and isinstance(example.label, tuple)):
-            return f"the label {example.label!r} does not name {self.problem}. Mend it, or set objective.problem."
+            wanted = "one class" if self.problem == "single_label" else "a class or a list of them"
+            return f"the label {example.label!r} is not {wanted}. Mend it, or set objective.problem."
         names = _names(example)
         unknown = [name for name in names if name not in self.labels]
         if unknown:
@@ -243,11 +242,45 @@ class Classify(Settings):
         return name, (logits_NK.argmax(-1) == labels[:, 0].long()).float()
 
 
-def require_room(objective: Classify, model: Model) -> None:
-    """RecipeError where the network has no positions for texts as long as may come."""
+def require_fit(objective: Classify, model: Model) -> None:
+    """RecipeError where the network has no positions for texts as long as may come, or pools what has seen none."""
+    from mingshi.model.heads import head_of
+
     if objective.max_length > model.context:
         what = f"objective.max_length is {objective.max_length}, and {model.name} reads {model.context} tokens"
         raise RecipeError(what, f"Set objective.max_length to {model.context} or less.")
+    if objective.pooling == "first" and head_of(model.network).pooling == "last":
+        what = f"objective.pooling is first, and the first token of {model.name} sees nothing of the text after it"
+        raise RecipeError(what, "Use last or mean, or leave objective.pooling out.")
+
+
+def _labelled(rows: Iterable[Example | Reject]) -> list[Labelled]:
+    """Rows to learn classes from, at least one; DataError at the first of another kind, or where all were rejected."""
+    rows = list(rows)
+    other = next((row for row in rows if isinstance(row, Example) and not isinstance(row, Labelled)), None)
+    if other is not None:
+        what, mend = "has no label, and the objective is classify", "Give rows with `text` and `label`."
+        raise DataError(Problem(file=other.source, line=other.line, what=what, mend=mend))
+    rejects = [row for row in rows if isinstance(row, Reject)]
+    if rejects and len(rejects) == len(rows):
+        what, mend = "no row is left to train on", "Mend these rows."
+        told = [Problem(file=row.source, line=row.line, what=row.detail) for row in rejects[:SHOWN]]
+        raise DataError([*told, Problem(file=rejects[0].source, what=what, mend=mend)])
+    if not rows:
+        raise DataError("no row is left to train on: all of them are held out", "Lower `validation`.")
+    return [row for row in rows if isinstance(row, Labelled)]
+
+
+def _too_few(examples: Sequence[Labelled], *, named: Sequence[str], found: Sequence[str]) -> DataError | RecipeError:
+    """Classes to tell apart: the recipe names too few, or the rows have too few."""
+    if named:
+        what, mend = f"names one class, {named[0]}", "Name all classes, or leave it out."
+        return RecipeError(Problem(field="objective.labels", what=what, mend=mend))
+    what, mend = f"none of {len(examples)} training rows has a class", "Write classes into their labels."
+    if found:
+        what = f"all {len(examples)} training rows are of one class, {found[0]}"
+        mend = "Give it rows of two classes, or name them all in objective.labels."
+    return DataError(Problem(file=examples[0].source, what=what, mend=mend))
 
 
 def _problem_of(examples: Sequence[Labelled]) -> str:
@@ -277,12 +310,16 @@ def _listed(labels: Sequence[str]) -> str:
     return ", ".join(labels[:SHOWN]) + more
 
 
-def _balanced(counts: Sequence[int], labels: Sequence[str], *, rows: int, problem: str) -> dict[str, float]:
+def _balanced(
+    counts: Sequence[int], labels: Sequence[str], *, examples: Sequence[Labelled], problem: str
+) -> dict[str, float]:
     """`n / (K n_k)` for each class, as scikit-learn has it; in multi-label `(n - n_k) / n_k`: absent over present."""
+    rows = len(examples)
     for name, count in zip(labels, counts, strict=True):
         if not count or (problem == "multi_label" and count == rows):
             what = f"class_weights cannot be balanced: {count} of {rows} training rows are {name}"
-            raise DataError(what, "Give the weights by hand, or take the class out of objective.labels.")
+            mend = "Give the weights by hand, or take the class out of objective.labels."
+            raise DataError(Problem(file=examples[0].source, what=what, mend=mend))
     if problem == "multi_label":
         return {name: (rows - count) / count for name, count in zip(labels, counts, strict=True)}
     return {name: rows / (len(labels) * count) for name, count in zip(labels, counts, strict=True)}

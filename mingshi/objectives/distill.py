@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Teacher(Settings):
     """A model to learn from; it must count tokens as the student does."""
 
-    model: str
+    model: str = Field(min_length=1)
     """A known name, a folder (a whole model or an adapter), or a name on the Hub."""
     weight: float = Field(default=1.0, gt=0)
     """What it counts for beside the others."""
@@ -100,10 +100,11 @@ class Distill(Settings):
     ) -> Teachers:
         """Each teacher's answers to these samples, asked one teacher after another."""
         from mingshi.model.logprob import head_of
-        from mingshi.model.teachers import Question, ask, refuse_other_tokens
+        from mingshi.model.others import template_beside
+        from mingshi.model.teachers import Question, ask
 
         for one in self.teachers:
-            refuse_other_tokens(one.model, model)
+            template_beside(one.model, model.text, role="teacher")
         question = Question(
             keep=self.cache.keep,
             count=self.cache.count,
@@ -231,6 +232,6 @@ def _fingerprint(name: str) -> list[Any]:
 def _place_fingerprint(place: Path | str) -> Any:
     if isinstance(place, Path):
         return hash_folder(place, ("*.safetensors", "*.json"))
-    from transformers import AutoConfig
+    from mingshi.model.others import revision
 
-    return [place, AutoConfig.from_pretrained(place, trust_remote_code=False)._commit_hash]
+    return [place, revision(place)]

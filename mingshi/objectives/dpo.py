@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from mingshi.data.plan import pack
 from mingshi.data.row_problem import RowProblem
-from mingshi.errors import DataError, ModelError, Problem
+from mingshi.errors import DataError, Problem
 from mingshi.types import Batch, Example, Loss, Network, Preference, Reject, Rendered, Sample, Settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Dpo(Settings):
         default_factory=lambda values: 0.5 * values["beta"] if values["loss_type"] == "simpo" else 0.0, ge=0
     )
     """The margin that `simpo` asks for; by default half its beta."""
-    reference: str | None = None
+    reference: str | None = Field(default=None, min_length=1)
     """A model's name or folder; by default the network as the stage begins."""
     max_length: int = Field(default=2048, ge=3)
     """Tokens of one pair: its prompt once and both answers."""
@@ -240,10 +240,8 @@ def _frozen(name: str, model: Model) -> Network:
     import torch
 
     from mingshi.model.load import load
+    from mingshi.model.others import template_beside
 
     narrow = model.network.dtype == torch.bfloat16
-    other = load(name, precision="bf16" if narrow else "float32", device=model.device, template=model.template.name)
-    if other.text.tokenizer_sha256 != model.text.tokenizer_sha256:
-        what = f"the reference {name} has another tokenizer than {model.name}: their tokens cannot be compared"
-        raise ModelError(what, "Leave objective.reference out: the network as the stage begins is the usual one.")
-    return other.network
+    template = template_beside(name, model.text, role="reference")
+    return load(name, precision="bf16" if narrow else "float32", device=model.device, template=template).network

@@ -5,6 +5,7 @@ read → (ask a model, score what it says) → make pairs → write both files a
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,12 +16,14 @@ import orjson
 
 from mingshi import provenance
 from mingshi.data.formats import DataSource, read
+from mingshi.data.formats.questions import read_to_answer
 from mingshi.display import Display, Silent
-from mingshi.errors import DataError, Problem, RecipeError
+from mingshi.errors import DataError, ModelError, Problem, RecipeError
 from mingshi.types import Answer, Answered, Example, Preference, Reject
 from mingshi.workflows.preferences import Pair, Pairing, Pairs, answered, make_pairs
 
 if TYPE_CHECKING:
+    from mingshi.model.load import Model
     from mingshi.workflows.sampling import Origin
 
 
@@ -34,11 +37,10 @@ def pairs(
 ) -> dict[str, Any]:
     """Write `train.jsonl`, `test.jsonl` and `pairs.json` into a new folder; what the last one holds is returned."""
     display, pairing = display or Silent(), pairing or Pairing()
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise RecipeError(Problem(file=str(folder), what="is there already", mend="Choose another folder."))
+    _require_place(folder)
     if origin is not None and origin.scoring.score == "length" and pairing.balance:
         raise RecipeError("--score length prefers a length, and balancing takes that out", "Add --no-balance.")
-    outcomes = list(read(source))
+    outcomes = list(read(source) if origin is None else read_to_answer(source))
     examples = [outcome for outcome in outcomes if isinstance(outcome, Example)]
     rejected = Counter(outcome.reason for outcome in outcomes if isinstance(outcome, Reject))
     lost: Counter[str] = Counter()
@@ -117,22 +119,34 @@ def _asked(
 ) -> tuple[list[Answered], Counter[str], dict[str, Any]]:
     """Answers of the model with their scores, those lost on the way by reason, and what made them."""
     from mingshi.run import model_facts
-    from mingshi.use import open_model
-    from mingshi.workflows.sampling import ask, check_scoring, scored
+    from mingshi.workflows.sampling import ask, check_references, check_scoring, scored
 
     check_scoring(origin.scoring, has_judge=origin.judge is not None)
-    model = open_model(origin.model)
+    check_references(examples, origin.sampling, origin.scoring)
+    if origin.judge is not None:
+        _writer(origin.judge)  # and let it go: one that cannot be had should not be found after the sampling
+    model = _writer(origin.model)
     facts = {"model": model_facts(model), "sampling": origin.sampling.model_dump(mode="json")}
     asked, unfinished = ask(model, examples, origin.sampling, display)
     if not any(each.texts for each in asked):
         what = f"none of {unfinished} answers was finished within {origin.sampling.max_new_tokens} tokens"
         raise DataError(what, "Raise --max-new-tokens, or ask a model that was trained to end its answers.")
     del model  # before the judge needs the memory
-    judge = open_model(origin.judge) if origin.judge is not None else None
+    judge = _writer(origin.judge) if origin.judge is not None else None
     facts |= {"scoring": origin.scoring.model_dump(mode="json", exclude_none=True)}
     facts |= {"judge": model_facts(judge)} if judge is not None else {}
     answers, unread = scored(asked, origin.scoring, by=Path(origin.model).name, judge=judge, display=display)
     return answers, +Counter({"unfinished": unfinished, "unread": unread}), facts
+
+
+def _writer(name: str) -> Model:
+    """A language model; ModelError for a classifier."""
+    from mingshi.use import open_model
+
+    model = open_model(name)
+    if model.classes is not None:
+        raise ModelError(f"{name} is a classifier and writes nothing", "Name a language model.")
+    return model
 
 
 def _told(score: Mapping[str, Any], form: str) -> str:
@@ -142,17 +156,32 @@ def _told(score: Mapping[str, Any], form: str) -> str:
     return f"{value}  ({sure}, n={score['count']})"
 
 
+def _require_place(folder: Path) -> None:
+    """RecipeError where the folder is not new, or cannot be made: before any answer is asked for."""
+    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if above == folder.absolute() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RecipeError(Problem(file=str(folder), what="is there already", mend="Choose another folder."))
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RecipeError(Problem(file=str(folder), what="cannot be made", mend="Choose another folder."))
+
+
 def _write(folder: Path, made: Pairs, report: dict[str, Any]) -> dict[str, Any]:
-    """Both files and then the report, which says what they hold."""
+    """Both files and then the report, which says what they hold; all of them or none."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for name, side in (("train", made.train), ("test", made.test)):
-        if side:
-            path = folder / f"{name}.jsonl"
-            path.write_bytes(b"".join(map(_line, side)))
-            files[name] = {"path": path.name, **provenance.fingerprint_file(path)}
-    report = {"files": files, **report}
-    (folder / "pairs.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    try:
+        for name, side in (("train", made.train), ("test", made.test)):
+            if side:
+                path = folder / f"{name}.jsonl"
+                path.write_bytes(b"".join(map(_line, side)))
+                files[name] = {**provenance.fingerprint_file(path), "path": path.name}
+        report = {"files": files, **report}
+        written = orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        (folder / "pairs.json").write_bytes(written)
+    except BaseException:
+        for name in ("train.jsonl", "test.jsonl", "pairs.json"):  # the folder was empty
+            (folder / name).unlink(missing_ok=True)
+        raise
     return report
 
 

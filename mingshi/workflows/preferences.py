@@ -18,9 +18,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mingshi.checks.preferences import LengthEffect, check_preferences, length_effect
+from mingshi.data.formats.questions import turn
 from mingshi.data.similarity import nearly_equal
 from mingshi.data.split import split
-from mingshi.errors import DataError
+from mingshi.errors import DataError, Problem
 from mingshi.types import Answer, Answered, Example, Finding, Message, Preference, Settings
 
 CALIPER = 0.1  # two differences of lengths are of a size if the larger is at most so much above the smaller
@@ -67,7 +68,7 @@ class Pair(Example):
         return {
             "id": self.id,
             "group": self.group,
-            "prompt": [_turn(message) for message in self.prompt],
+            "prompt": [turn(message) for message in self.prompt],
             "chosen": self.chosen.text,
             "rejected": self.rejected.text,
             "chosen_score": self.chosen.score,
@@ -95,6 +96,7 @@ class Pairs:
 
 def make_pairs(rows: Iterable[Answered], pairing: Pairing) -> Pairs:
     """Pairs of all rows; DataError where none is left."""
+    rows = list(rows)
     answers: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     candidates: dict[str, list[Pair]] = {}
@@ -109,7 +111,7 @@ def make_pairs(rows: Iterable[Answered], pairing: Pairing) -> Pairs:
     dropped["unbalanced"] = len(kept_pairs) - len(balanced)
     train, test = split(balanced, fraction=pairing.test, seed=pairing.seed)
     if not train:
-        raise _nothing_left(considered, dropped)
+        raise _nothing_left(rows, considered, dropped)
     groups = {pair.group for pair in balanced}
     moments = {"before": kept_pairs, "after": balanced, "train": train, "test": test}
     return Pairs(
@@ -243,14 +245,23 @@ def _preference(pair: Pair) -> Preference:
     )
 
 
-def _turn(message: Message) -> dict[str, Any]:
-    """A message as the chat format reads it."""
-    more = {"tool_calls": list(message.tool_calls), "tool_call_id": message.tool_call_id, "name": message.name}
-    more |= {"reasoning": message.reasoning}
-    return {"role": message.role, "content": message.content} | {name: value for name, value in more.items() if value}
+# Where most pairs went that are not there, and how to have them.
+MENDS = {
+    "tie": "Give the answers of a prompt different scores.",
+    "under_margin": "Lower --margin.",
+    "near_equal": "Give answers that differ more, or raise --similar.",
+    "unbalanced": "Take --no-balance, or give more prompts.",
+}
 
 
-def _nothing_left(considered: int, dropped: Counter[str]) -> DataError:
-    told = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "all are held out"
-    mend = "Lower --margin, ask for more samples, or take --no-balance where that is what took them."
-    return DataError(f"none of {considered} pairs is left to train on: {told}", mend)
+def _nothing_left(rows: Sequence[Answered], considered: int, dropped: Counter[str]) -> DataError:
+    file = rows[0].source if rows else ""
+    if not considered:
+        what = f"none of {len(rows)} rows has two different answers that could be compared"
+        mend = "Give each prompt at least two; of a model, ask for more --samples or at a higher --temperature."
+        return DataError(Problem(file=file, what=what, mend=mend))
+    lost = (+dropped).most_common()
+    told = ", ".join(f"{count} {reason}" for reason, count in lost) or "all are held out"
+    what = f"none of {considered} pairs is left to train on: {told}"
+    mend = MENDS.get(lost[0][0], "") if lost else "Give more prompts, or lower --test."
+    return DataError(Problem(file=file, what=what, mend=mend))

@@ -115,14 +115,33 @@ def ask(model: Model, examples: Sequence[Example], sampling: Sampling, display: 
 
 def _question(example: Example) -> Asked:
     """What is asked in a row of any format that has answers, and the answer that it holds."""
+    if isinstance(example, Chat) and not example.tools and not example.plain and example.messages[-1].role == "user":
+        return Asked(example=example, prompt=example.messages, reference=None)
     if isinstance(example, Chat) and (found := question_of(example)) is not None and not example.tools:
         return Asked(example=example, prompt=found[0], reference=found[1].content)
     if isinstance(example, Preference):
         return Asked(example=example, prompt=example.prompt, reference=example.chosen[-1].content)
     if isinstance(example, Answered):
         return Asked(example=example, prompt=example.prompt, reference=None)
-    what = "asks nothing that could be answered without tools"
+    what = "asks nothing that could be answered"
+    if isinstance(example, Chat) and example.tools:
+        what += " without tools"
     raise DataError(Problem(file=example.source, line=example.line, what=what, mend="Take it out of the prompts."))
+
+
+def check_references(examples: Sequence[Example], sampling: Sampling, scoring: Scoring) -> None:
+    """DataError at the first row that will be asked and has no answer of its own, where the score compares with it."""
+    if scoring.score in NEEDS_REFERENCE:
+        for each in islice(map(_question, examples), sampling.prompts):
+            _reference(each, scoring)
+
+
+def _reference(asked: Asked, scoring: Scoring) -> str:
+    if asked.reference is None:
+        what = f"has no answer to compare with, and the score is {scoring.score}"
+        place = asked.example
+        raise DataError(Problem(file=place.source, line=place.line, what=what, mend="Use another --score."))
+    return asked.reference
 
 
 def _prompt(model: Model, asked: Asked) -> list[int]:
@@ -169,16 +188,10 @@ def _answered(asked: Asked, numbers: Sequence[float | None], by: str) -> Answere
 
 
 def _metric(scoring: Scoring, asked: Asked, text: str) -> float:
+    if scoring.score == "exact_match":
+        return rouge.exact_match(_reference(asked, scoring), text)
     if scoring.score in NEEDS_REFERENCE:
-        if asked.reference is None:
-            what = f"has no answer to compare with, and the score is {scoring.score}"
-            place = asked.example
-            raise DataError(Problem(file=place.source, line=place.line, what=what, mend="Use another --score."))
-        return (
-            rouge.exact_match(asked.reference, text)
-            if scoring.score == "exact_match"
-            else (rouge.rouge(asked.reference, text)[scoring.score])
-        )
+        return rouge.rouge(_reference(asked, scoring), text)[scoring.score]
     return PROPERTIES[scoring.score](scoring, text)
 
 

@@ -75,7 +75,7 @@ def test_eval(place: Place, mingshi: Command) -> None:
 
 def test_predict(place: Place, mingshi: Command, tmp_path: Path) -> None:
     rows = document(mingshi("predict", place.run, place.rows, "--max-new-tokens", 2, "--json"))
-    assert len(rows) == 40 and set(rows[0]) == {"id", "prediction", "reference", "finished"}
+    assert len(rows) == 40 and set(rows[0]) == {"id", "prompt", "prediction", "reference", "finished"}
     said = mingshi("predict", place.run, place.rows, "--max-new-tokens", 2)
     assert said.code == 0 and [orjson.loads(line) for line in said.out.splitlines()] == rows
     file = tmp_path / "答.jsonl"
