@@ -21,6 +21,6 @@ def plain_name(metric: str) -> str:
 
 
 def is_better_higher(metric: str) -> bool | None:
-    """None where the house does not know the metric."""
-    name = plain_name(metric)
+    """None where the house does not know the metric; of a class's own metric, `f1.positive`, what holds of `f1`."""
+    name = plain_name(metric.partition(".")[0])
     return True if name in HIGHER_IS_BETTER else False if name in LOWER_IS_BETTER else None

@@ -12,7 +12,6 @@ from mingshi.types import Finding
 LOST = 0.01  # share of the rows that may be lost to one reason before it is a warning
 
 REMEDIES = {
-    "too_long": "Raise objective.max_length, or set objective.too_long to truncate.",
     "no_trained_tokens": "Give these rows an assistant turn that is trained.",
     "mask_unverified": "Look at these rows with `mingshi preview`.",
 }
@@ -37,10 +36,15 @@ def _lost_rows(ledger: Sequence[Mapping[str, Any]]) -> list[Finding]:
                     count=count,
                     message=f"{count} of {entry['rows']} rows of {entry['path']} are not used ({share:.1%}): {reason}",
                     rows=[{"source": row["source"], "line": row["line"]} for row in first],
-                    remedy=REMEDIES.get(reason, "Mend these rows; `mingshi preview` shows them."),
+                    remedy=REMEDIES.get(reason) or _mend(first) or "Mend these rows; `mingshi preview` shows them.",
                 )
             )
     return findings
+
+
+def _mend(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the first row's own rejection advises: objectives differ in what they can do about it."""
+    return str(rows[0].get("detail", "")).partition(". ")[2] if rows else ""
 
 
 def _wasted_length(lengths: np.ndarray, max_length: int) -> list[Finding]:

@@ -20,7 +20,7 @@ from mingshi.report.words import PROPER_NAMES, WORDS, Both, either, plain, word
 Record = Mapping[str, Any]
 
 # At most two are in the verdict.
-HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "rewardaccuracy", "f1", "bleu", "chrf")
+HEADLINES = ("natspertoken", "rougel", "exactmatch", "accuracy", "macrof1", "rewardaccuracy", "f1", "bleu", "chrf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Interval:
 class Comparison:
     """One metric on one set of data, before and after training."""
 
-    metric: str  # its name with letters and digits alone, in lower case
+    metric: str  # its name with letters and digits alone, in lower case; of one class, with `.` and the class
     name: Both
     data: str
     kind: str
@@ -110,9 +110,10 @@ def several(value: object) -> list[Record]:
 
 def metric_name(metric: str, said: str = "") -> Both:
     """What people call a metric, or what its record called it."""
-    return (
-        plain(PROPER_NAMES[metric]) if metric in PROPER_NAMES else WORDS.get(f"metric.{metric}", plain(said or metric))
-    )
+    base, _, label = metric.partition(".")
+    if label:
+        return word("metric.ofclass", metric=metric_name(base, said.partition(".")[0]), label=label)
+    return plain(PROPER_NAMES[base]) if base in PROPER_NAMES else WORDS.get(f"metric.{base}", plain(said or base))
 
 
 def interval(score: object) -> Interval | None:
@@ -147,7 +148,8 @@ def _comparison(data: str, kind: str, name: str, moments: Mapping[str, Record], 
     if before is not None and after is not None:
         difference = interval(differences.get(f"{kind}.{name}")) or Interval(value=after.value - before.value)
     last = moments.get("after") or moments.get("before") or {}
-    metric = plain_name(name)
+    base, dot, label = name.partition(".")
+    metric = plain_name(base) + dot + label
     return Comparison(
         metric=metric,
         name=metric_name(metric, name),

@@ -9,8 +9,10 @@ from string import Formatter
 import pytest
 
 import mingshi.report
+from mingshi.directions import is_better_higher
 from mingshi.report.marks import visible_html, visible_text
 from mingshi.report.numbers import duration, figure, places, share
+from mingshi.report.summary import metric_name
 from mingshi.report.words import WORDS, Both, either, plain, word
 
 SOURCES = sorted(path for folder in mingshi.report.__path__ for path in Path(folder).glob("*.*"))
@@ -92,3 +94,10 @@ def test_unseen_characters_become_their_codes_and_seen_ones_stay() -> None:
     assert visible_text(seen) == visible_html(seen) == seen
     assert visible_text("a\u202eb\x1b[0m\x9b\u200b") == "a<U+202E>b<U+001B>[0m<U+009B><U+200B>"
     assert visible_html("<\x00\ud800>") == "&lt;<i>U+0000</i><i>U+D800</i>&gt;"
+
+
+def test_a_metric_of_one_class_names_the_class_and_keeps_its_direction() -> None:
+    """`f1.好评` and `f1.差评` are two metrics, and neither is the headline F1."""
+    assert metric_name("f1.好评", "f1.好评") == Both("F1 of 好评", "好评 的 F1")
+    assert metric_name("recall.positive", "recall.positive") == Both("recall of positive", "positive 的 召回率")
+    assert is_better_higher("f1.好评") is True
