@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mingshi.data.formats import detect
+from mingshi.data.formats import DataSource, detect, read
 from mingshi.display import Display
 from mingshi.recipe import Recipe, apply, parse
+from mingshi.types import Chat
 
 if TYPE_CHECKING:
     from mingshi.run import Outcome
@@ -73,9 +74,15 @@ def recipe_for(
         "test": [{"path": path} for path in test],
     }
     if test and objective == "sft":
-        values["evals"] = [{"kind": "perplexity"}, {"kind": "generation"}]
+        values["evals"] = [{"kind": "perplexity"}, *([{"kind": "generation"}] if any(map(_asks, test)) else [])]
     apply(values, sets)
     return parse(values, file="--set")
+
+
+def _asks(path: str) -> bool:
+    """Whether the rows of a test file ask for answers; plain texts do not, so that there is nothing to generate."""
+    first = next((row for row in read(DataSource(path=path, on_bad_row="skip")) if isinstance(row, Chat)), None)
+    return first is None or not first.plain
 
 
 def _free_folder(model: str) -> Path:

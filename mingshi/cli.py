@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mingshi.cli_pairs import pairs
-from mingshi.console import JsonOption, LanguageOption, language, note, print_json, say, terminal
+from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, note, print_json, say, terminal
 from mingshi.ending import failed
 from mingshi.errors import Problem, RecipeError
 from mingshi.starting import prepare
@@ -171,6 +171,7 @@ def evaluate(
     limit: Annotated[int, typer.Option(min=1, help="Rows to generate for.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
     template: Annotated[str, typer.Option(help="auto, own, turns, zh-instruction or alpaca.")] = "auto",
+    on_bad_row: BadRowOption = "error",
     json: JsonOption = False,
 ) -> None:
     """Scores with intervals on a file."""
@@ -181,15 +182,18 @@ def evaluate(
 
     writing = Generation(limit=limit, max_new_tokens=max_new_tokens) if generation else None
     with terminal() as display:
-        opened, source = open_model(model, template=template), DataSource(path=str(data))
-        scores = measure(opened, source, usual_evaluators(opened, source=source, generation=writing), display=display)
+        opened, source = open_model(model, template=template), DataSource(path=str(data), on_bad_row=on_bad_row)
+        told = measure(opened, source, usual_evaluators(opened, source=source, generation=writing), display=display)
     if json:
         metrics = {
-            f"{kind}.{name}": as_json(score) for kind, found in scores.items() for name, score in found.scores.items()
+            f"{kind}.{name}": as_json(score)
+            for kind, found in told.scores.items()
+            for name, score in found.scores.items()
         }
-        print_json({"metrics": metrics, "rows": max(score["count"] for score in metrics.values())})
+        most = max(score["count"] for score in metrics.values())
+        print_json({"metrics": metrics, "rows": most, "read": told.read, "used": told.used, "rejected": told.rejected})
         return
-    for kind, found in scores.items():
+    for kind, found in told.scores.items():
         for line in summary_lines(kind, found):
             say(line)
 
@@ -202,6 +206,7 @@ def predict(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0: always the most likely token.")] = 0.0,
     seed: Annotated[int, typer.Option()] = 0,
+    on_bad_row: BadRowOption = "error",
     json: JsonOption = False,
 ) -> None:
     """Answer every row; rows come out as JSON lines (with --json as one list)."""
@@ -214,7 +219,7 @@ def predict(
     if output is not None:
         require_writable(output, data=data)
     with terminal() as display:
-        source = DataSource(path=str(data))
+        source = DataSource(path=str(data), on_bad_row=on_bad_row)
         rows = list(
             answered(
                 open_model(model),

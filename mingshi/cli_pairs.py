@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mingshi.console import JsonOption, print_json, say, terminal
+from mingshi.console import BadRowOption, JsonOption, print_json, say, terminal
 from mingshi.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def pairs(
     judge: Annotated[str | None, typer.Option(help="The model whose opinion counts.")] = None,
     pattern: Annotated[str | None, typer.Option(help="A regular expression that a good answer holds.")] = None,
     characters: Annotated[int | None, typer.Option(help="The length that is wanted.")] = None,
+    on_bad_row: BadRowOption = "error",
     json: JsonOption = False,
 ) -> None:
     """Build preference pairs, with a ledger of what was dropped and why."""
@@ -57,7 +58,8 @@ def pairs(
     judged = {"score": score, "pattern": pattern, "characters": characters}
     origin = _origin(model, judge, _given(drawn | {"prompts": prompts}), _given(judged), seed=seed)
     with terminal() as display:
-        report = built(DataSource(path=str(data)), output, pairing, origin=origin, display=display)
+        source = DataSource(path=str(data), on_bad_row=on_bad_row)
+        report = built(source, output, pairing, origin=origin, display=display)
     if json:
         print_json(report)
         return

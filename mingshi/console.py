@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mingshi.terminal import Terminal
 
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output, and nothing else.")]
+BadRowOption = Annotated[
+    Literal["error", "skip"], typer.Option(help="Stop at rows that cannot be used, or count them and go on.")
+]
 LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh: the language that the report opens in.")]
 
 

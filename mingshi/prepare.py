@@ -26,6 +26,7 @@ from mingshi.errors import DataError, ModelError, Problem, RecipeError
 from mingshi.model import others
 from mingshi.model.encoder import NO_TEMPLATE
 from mingshi.model.load import Model, Text, load
+from mingshi.model.skeleton import skeleton
 from mingshi.objectives import Classify, Distill, Dpo
 from mingshi.objectives.classify import balanced, require_fit
 from mingshi.provenance import fingerprint_file
@@ -145,7 +146,6 @@ def _training_rows(stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
 
 def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepared:
     """Read, split and encode the data of one stage; DataError where nothing is left to train on, or to validate on."""
-    _require_others(stage, recipe, text)
     trained: list[Encoded] = []
     held: list[Encoded] = []
     ledger: list[dict[str, Any]] = []
@@ -173,9 +173,26 @@ def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepa
     )
 
 
-def _require_others(stage: Stage, recipe: Recipe, text: Text) -> None:
-    """ModelError names every teacher and reference of the stage that cannot be used, before anything is computed."""
-    objective = stage.objective
+def require_fitting(recipe: Recipe, text: Text) -> None:
+    """ModelError names what cannot be used in any stage of a settled recipe, before the first one starts.
+
+    Adapters that do not go into the network, and teachers and references that cannot stand beside it.
+    """
+    first = recipe.stages[0].objective
+    network = skeleton(recipe.model, classes=first.classes(seed=recipe.seed) if isinstance(first, Classify) else None)
+    problems: list[Problem] = []
+    for number, stage in enumerate(recipe.stages):
+        try:
+            stage.adapter.places(network)
+        except ModelError as error:
+            problems += others.in_field(error, f"stages.{number}")
+        problems += _unfit_others(stage.objective, number, recipe, text)
+    if problems:
+        raise ModelError(problems)
+
+
+def _unfit_others(objective: Objective, number: int, recipe: Recipe, text: Text) -> list[Problem]:
+    """What is wrong with the teachers or the reference of a stage."""
     role: others.Role = "teacher" if isinstance(objective, Distill) else "reference"
     names: dict[str, str] = {}
     if isinstance(objective, Distill):
@@ -187,9 +204,8 @@ def _require_others(stage: Stage, recipe: Recipe, text: Text) -> None:
         try:
             others.require(name, text, role=role, output=Path(recipe.output))
         except ModelError as error:
-            problems += others.in_field(error, f"stages.{recipe.stages.index(stage)}.objective.{field}")
-    if problems:
-        raise ModelError(problems)
+            problems += others.in_field(error, f"stages.{number}.objective.{field}")
+    return problems
 
 
 def _lint(stage: Stage, samples: Joined) -> list[Finding]:

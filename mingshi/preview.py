@@ -8,13 +8,15 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from mingshi.data.encode import samples_of
 from mingshi.data.formats import DataSource, read
 from mingshi.data.row_problem import RowProblem
 from mingshi.display import Display, Silent
+from mingshi.errors import DataError
 from mingshi.model.load import Text, choose_device, choose_precision, load_text
 from mingshi.objectives import Distill, Sft
 from mingshi.objectives.dpo import rendered_answers, shared_tokens
-from mingshi.prepare import prepare, prepare_tests, settled
+from mingshi.prepare import prepare, prepare_tests, require_fitting, settled
 from mingshi.recipe import Recipe
 from mingshi.types import Chat, Example, Labelled, Preference, Reject, Rendered
 
@@ -22,9 +24,10 @@ ATTENTION_BYTES = 2  # a kept score, per head and pair of tokens
 
 
 def preview(recipe: Recipe, *, rows: int = 5, longest: bool = False) -> list[dict[str, Any]]:
-    """The first rows of each training file (or the longest ones) as `{id, source, line, tokens | rejected}`.
+    """The first rows of each training file (or the longest ones) as `{id, source, line, length, tokens}`.
 
-    Each token is `{text, weight, reason}`: what is trained is what has a weight.
+    Each token is `{text, weight, reason}`: what is trained is what has a weight. A row that training would not use, or
+    stop at, has `rejected` instead of tokens, and a length only if it could be rendered.
     """
     recipe = settled(recipe)
     text = load_text(recipe.model, template=recipe.template)
@@ -33,7 +36,7 @@ def preview(recipe: Recipe, *, rows: int = 5, longest: bool = False) -> list[dic
     for source in stage.data:
         outcomes: Iterable[dict[str, Any]] = (_shown(example, text, recipe) for example in _examples(source))
         if longest:
-            outcomes = sorted(outcomes, key=lambda row: -len(row.get("tokens", ())))
+            outcomes = sorted(outcomes, key=lambda row: -row.get("length", 0))
         shown.extend(islice(outcomes, rows))
     return shown
 
@@ -46,17 +49,24 @@ def _shown(example: Example | Reject, text: Text, recipe: Recipe) -> dict[str, A
     place = {"source": example.source, "line": example.line}
     if isinstance(example, Reject):
         return {"id": f"{example.source}:{example.line}", **place, "rejected": f"{example.reason}: {example.detail}"}
+    place = {"id": example.id, **place}
     try:
+        outcome = samples_of(example, recipe.stages[0].objective, text)
         rendered = _rendered(example, text, recipe)
-    except RowProblem as problem:
-        return {"id": example.id, **place, "rejected": f"{problem.reason}: {problem.detail}"}
+    except RowProblem as problem:  # of what is rendered
+        return {**place, "rejected": f"{problem.reason}: {problem.detail}"}
+    except DataError as error:
+        told = error.problems[0]
+        return {**place, "rejected": f"wrong_format: {told.what}. {told.mend}"}
+    if isinstance(outcome, Reject):
+        return {**place, "length": len(rendered.tokens), "rejected": f"{outcome.reason}: {outcome.detail}"}
     pieces = text.tokenizer.convert_ids_to_tokens(list(rendered.tokens))
     texts = [_token_text(text, token, piece) for token, piece in zip(rendered.tokens, pieces, strict=True)]
     columns = zip(texts, rendered.weights, rendered.reasons, strict=True)
     tokens = [{"text": string, "weight": weight, "reason": reason} for string, weight, reason in columns]
     if isinstance(example, Labelled):
         tokens.append({"text": _label(example), "weight": 1.0, "reason": "label"})
-    return {"id": example.id, **place, "length": len(tokens), "tokens": tokens}
+    return {**place, "length": len(tokens), "tokens": tokens}
 
 
 def _rendered(example: Example, text: Text, recipe: Recipe) -> Rendered:
@@ -96,6 +106,7 @@ def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
     display = display or Silent()
     recipe = settled(recipe)
     text = load_text(recipe.model, template=recipe.template)
+    require_fitting(recipe, text)
     stages = [prepare(stage, recipe, text, display) for stage in recipe.stages]
     tests = prepare_tests(recipe.test, recipe.stages[-1].objective, text, display)
     shape = network_shape(recipe)

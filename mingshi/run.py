@@ -30,7 +30,17 @@ from mingshi.model.attached import Attached
 from mingshi.model.load import Model
 from mingshi.notebook import report_frame
 from mingshi.optim import Optimiser
-from mingshi.prepare import Joined, Prepared, TestSet, counted, open_for, prepare, prepare_tests, settled
+from mingshi.prepare import (
+    Joined,
+    Prepared,
+    TestSet,
+    counted,
+    open_for,
+    prepare,
+    prepare_tests,
+    require_fitting,
+    settled,
+)
 from mingshi.provenance import hash_folder
 from mingshi.recipe import Recipe, Stage
 from mingshi.record import Record, Run, read_run
@@ -141,6 +151,7 @@ def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcom
     recipe = settled(recipe)
     model = open_for(recipe)
     context = Context(recipe, model, record, stop, display)
+    require_fitting(recipe, model.text)
     stages = [prepare(stage, recipe, model.text, display) for stage in recipe.stages]
     tests = prepare_tests(recipe.test, recipe.stages[-1].objective, model.text, display)
     _record_start(context, stages, tests)

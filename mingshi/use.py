@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,28 +74,38 @@ def _objective(model: Model, evaluators: Sequence[Evaluator] = ()) -> Sft | Dpo 
     return Classify.of(model.classes, max_length=min(model.tokenizer.model_max_length, model.context))
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Scores by evaluator kind, and the rows of the file: `read = used + sum of rejected`."""
+
+    scores: Mapping[str, Scores]
+    read: int
+    used: int
+    rejected: Mapping[str, int]  # by reason
+
+
 def measure(
     model: Model, source: DataSource, evaluators: Sequence[Evaluator], *, seed: int = 0, display: Display | None = None
-) -> dict[str, Scores]:
-    """Scores with intervals, by evaluator kind, on a file of conversations, of preferences, or of texts with labels.
+) -> Measured:
+    """Scores with intervals on a file of conversations, of preferences, or of texts with labels.
 
     Of preferences there are no rewards here: those are changes since a first measurement. Rows that cannot be scored
-    are counted aloud; where no row asks for an answer, what else there is to measure is measured.
+    are counted, and aloud; where no row asks for an answer, what else there is to measure is measured.
     """
     display = display or Silent()
     _refuse_others(model, source)
     objective = _objective(model, evaluators)
     tests: TestSet = prepare_tests((source,), objective, model.text, display)
-    for entry in tests.ledger:
-        if entry["rejected"]:
-            display.say(counted(entry))
+    (entry,) = tests.ledger
+    if entry["rejected"]:
+        display.say(counted(entry))
     if len(evaluators) > 1 and not tests.examples:
         evaluators = [evaluator for evaluator in evaluators if not isinstance(evaluator, Generation)]
     found: dict[str, Scores] = {}
     for evaluator in evaluators:
         scores = run_evaluator(evaluator, model, tests, objective=objective, stream=STREAM, seed=seed, display=display)
         found[evaluator.kind] = without_rewards(scores) if isinstance(evaluator, PreferenceAccuracy) else scores
-    return found
+    return Measured(found, entry["rows"], entry["used"], entry["rejected"])
 
 
 def _refuse_others(model: Model, source: DataSource) -> None:
@@ -140,9 +150,13 @@ def predict(
     the chosen answer. Rows may also ask alone. A classifier's rows are `{id, text, prediction, probabilities,
     reference?}`, or without probabilities where it predicts numbers.
     """
-    examples = [example for example in read_to_answer(source) if isinstance(example, Example)]
+    display = display or Silent()
+    outcomes = list(read_to_answer(source))
+    examples = [outcome for outcome in outcomes if isinstance(outcome, Example)]
+    if len(examples) < len(outcomes):
+        display.say(f"{source.path}: {len(outcomes)} rows = {len(examples)} used, {len(outcomes) - len(examples)} bad")
     if model.classes is not None:
-        yield from _classified(model, examples, display or Silent())
+        yield from _classified(model, examples, display)
         return
     asked = [_asked(example) for example in examples]
     answers = generate(
@@ -151,7 +165,7 @@ def predict(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        progress=(display or Silent()).track,
+        progress=display.track,
     )
     for each, answer in zip(asked, answers, strict=True):
         row = {"id": each.example.id, "prompt": [turn(message) for message in each.prompt]}

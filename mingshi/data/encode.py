@@ -24,6 +24,7 @@ from typing import IO, Any, Protocol, final
 import numpy as np
 import orjson
 
+from mingshi.data.mismatch import mismatch
 from mingshi.data.row_problem import RowProblem
 from mingshi.errors import DataError, Problem, ResourceError
 from mingshi.types import Example, Reject, Sample
@@ -58,6 +59,9 @@ _REJECTS = "rejects.jsonl"
 
 class Encoder(Protocol):
     """The part of an objective that makes samples."""
+
+    @property
+    def kind(self) -> str: ...
 
     @property
     def accepts(self) -> tuple[type[Example], ...]: ...
@@ -156,8 +160,7 @@ def encode(
         encoded = _made(shown, objective, model, key=key, parent=temporary)
         weakref.finalize(encoded, shutil.rmtree, temporary, ignore_errors=True)
         return encoded
-    encoded_before = opened(folder / key, key=key)
-    return encoded_before or _made(shown, objective, model, key=key, parent=folder)
+    return opened(folder / key, key=key) or _made(shown, objective, model, key=key, parent=folder)
 
 
 def opened(folder: Path, *, key: str) -> Encoded | None:
@@ -196,8 +199,7 @@ def _made(examples: Iterable[Example | Reject], objective: Encoder, model: Any, 
 
 def _published(staging: Path, final_folder: Path, *, key: str) -> Encoded:
     """Rename into place. No fsync: what a power cut tears is found by its hash and made again."""
-    theirs = opened(final_folder, key=key)
-    if theirs is not None:  # another process was quicker: the same key, and so the same samples
+    if theirs := opened(final_folder, key=key):  # another process was quicker: the same key, so the same samples
         return theirs
     damaged = staging.with_name(f"{staging.name}-damaged")
     with suppress(FileNotFoundError):
@@ -217,7 +219,7 @@ def _published(staging: Path, final_folder: Path, *, key: str) -> Encoded:
 
 
 def _take(example: Example | Reject, objective: Encoder, model: Any, *, ledger: _Ledger, writer: _Writer) -> None:
-    outcome = example if isinstance(example, Reject) else _encoded(example, objective, model)
+    outcome = example if isinstance(example, Reject) else samples_of(example, objective, model)
     if isinstance(outcome, Reject):
         ledger.reject(outcome)
         writer.reject(outcome)
@@ -227,12 +229,10 @@ def _take(example: Example | Reject, objective: Encoder, model: Any, *, ledger: 
         writer.append(sample)
 
 
-def _encoded(example: Example, objective: Encoder, model: Any) -> list[Sample] | Reject:
+def samples_of(example: Example, objective: Encoder, model: Any) -> list[Sample] | Reject:
+    """What one row gives; DataError where the objective does not take this kind."""
     if not isinstance(example, objective.accepts):
-        wanted = ", ".join(kind.__name__ for kind in objective.accepts)
-        what = f"holds {type(example).__name__} rows, and the objective learns from {wanted}"
-        mend = "Set another format for this file, or another objective."
-        raise DataError(Problem(file=example.source, line=example.line, what=what, mend=mend))
+        raise mismatch(example, objective.accepts, objective=objective.kind)
     try:
         outcome = objective.encode(example, model)
     except RowProblem as problem:

@@ -55,14 +55,19 @@ def _matches(path: str, target: str) -> bool:
     return f".{path}".endswith(f".{target}")
 
 
-def require_room(network: Network, paths: Sequence[str], *, rank: int, field: str) -> None:
-    """A product of a larger rank than a layer's smallest side is no longer low-rank: ModelError says which."""
+def with_room(network: Network, targets: Targets, *, rank: int, field: str = "adapter.rank") -> list[str]:
+    """Paths of the layers for products of this rank.
+
+    One larger than a layer's smallest side is no longer low-rank: ModelError says which.
+    """
+    paths = resolve(network, targets)
     layers = linears(network)
     narrowest = min(paths, key=lambda path: min(layers[path].weight.shape))
     side = min(layers[narrowest].weight.shape)
     if rank > side:
         what = f"{field} is {rank}, and the smallest side of {narrowest} is {side}"
         raise ModelError(what, f"Take {side} or less, or name other layers in adapter.targets.")
+    return paths
 
 
 def placement(network: Network, paths: Sequence[str]) -> dict[str, Any]:

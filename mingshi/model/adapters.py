@@ -1,7 +1,8 @@
 """Which weights move. peft owns the mathematics and the file format of adapters; this says which, and attaches them.
 
 `full` is the same kind of thing as `lora`: each is attached to a model, and says with what learning rate it is best
-begun. Those that add layers keep the base as it is, and rows for new tokens train beside all of them.
+begun. Those that add layers keep the base as it is, and rows for new tokens train beside all of them. `places` says
+where in a network one goes, and ModelError why it cannot go there; it changes nothing, and no weight is read.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from mingshi.model.adapter_targets import (
     last_layers,
     new_rows,
     placement,
-    require_room,
     resolve,
     short_names,
     standard_ia3,
+    with_room,
 )
 from mingshi.model.attached import Allocation, Attached, Plain
 from mingshi.types import Network, Settings
@@ -38,6 +39,9 @@ class Full(Settings):
 
     def default_learning_rate(self) -> tuple[float, str]:
         return 2e-5, "full fine-tuning moves every weight, so each moves little"
+
+    def places(self, network: Network) -> list[str]:
+        return [name for name, _ in network.named_parameters()]
 
     def attach(self, model: Model, *, seed: int) -> Attached:
         fold(model)
@@ -57,9 +61,12 @@ class LastLayers(Settings):
     def default_learning_rate(self) -> tuple[float, str]:
         return 5e-5, "few layers move, all of their weights: a little more each than if every layer moved"
 
+    def places(self, network: Network) -> list[str]:
+        return last_layers(network, self.blocks)
+
     def attach(self, model: Model, *, seed: int) -> Attached:
         fold(model)
-        _train_alone(model, last_layers(model.network, self.blocks), seed=seed)
+        _train_alone(model, self.places(model.network), seed=seed)
         return Plain()
 
 
@@ -71,16 +78,19 @@ class Bias(Settings):
     def default_learning_rate(self) -> tuple[float, str]:
         return 5e-4, "biases alone are few and must move far: BitFit's authors take 1e-4 to 1e-3"
 
-    def attach(self, model: Model, *, seed: int) -> Attached:
+    def places(self, network: Network) -> list[str]:
         from mingshi.model.heads import in_head
 
-        fold(model)
-        names = [name for name, _ in model.network.named_parameters()]
+        names = [name for name, _ in network.named_parameters()]
         biases = [name for name in names if name.rpartition(".")[2] == "bias"]
         if not biases:
             mend = "Take `adapter: {kind: ia3}`, the smallest that it can have, or `lora`, or `last-layers`."
             raise ModelError("this model has no biases to train", mend)
-        _train_alone(model, [name for name in names if name in biases or in_head(model.network, name)], seed=seed)
+        return [name for name in names if name in biases or in_head(network, name)]
+
+    def attach(self, model: Model, *, seed: int) -> Attached:
+        fold(model)
+        _train_alone(model, self.places(model.network), seed=seed)
         return Plain()
 
 
@@ -113,6 +123,9 @@ class Lora(Settings):
             return 1e-4, "DoRA learns best at a little less than LoRA, which takes 2e-4"
         return 2e-4, "LoRA learns best at about ten times the rate of full fine-tuning"
 
+    def places(self, network: Network) -> list[str]:
+        return with_room(network, self.targets, rank=self.rank)
+
     def attach(self, model: Model, *, seed: int) -> Attached:
         """Freeze the base and insert the updates; the function that the network computes does not change."""
         from peft import LoraConfig
@@ -121,8 +134,7 @@ class Lora(Settings):
         from mingshi.model.lora_linear import fuse
 
         fold(model)
-        paths = resolve(model.network, self.targets)
-        require_room(model.network, paths, rank=self.rank, field="adapter.rank")
+        paths = self.places(model.network)
         usual = 8.0 if self.rslora else 2 * self.rank
         settings = LoraConfig(
             r=self.rank,
@@ -156,16 +168,20 @@ class Qlora(Settings):
     def default_learning_rate(self) -> tuple[float, str]:
         return 2e-4, "QLoRA learns at LoRA's rate: its authors take 2e-4, and 1e-4 from 33B on"
 
+    def places(self, network: Network) -> list[str]:
+        from mingshi.model import nf4
+
+        nf4.require_linear(network)
+        return with_room(network, self.targets, rank=self.rank)
+
     def attach(self, model: Model, *, seed: int) -> Attached:
         from peft import LoraConfig
 
         from mingshi.model import nf4
         from mingshi.model.adapter_files import insert
 
-        nf4.installed()
         fold(model)
-        paths = resolve(model.network, self.targets)
-        require_room(model.network, paths, rank=self.rank, field="adapter.rank")
+        paths = self.places(model.network)
         nf4.quantise(model.network)
         model.quantised = True
         settings = LoraConfig(
@@ -213,14 +229,16 @@ class AdaLora(Settings):
     def default_learning_rate(self) -> tuple[float, str]:
         return 1e-3, "AdaLoRA starts from smaller factors than LoRA: its authors take 5e-4 to 2e-3"
 
+    def places(self, network: Network) -> list[str]:
+        return with_room(network, self.targets, rank=self._first, field="adapter.first_rank")
+
     def attach(self, model: Model, *, seed: int) -> Attached:
         from peft import AdaLoraConfig
 
         from mingshi.model.adapter_files import insert
 
         fold(model)
-        paths = resolve(model.network, self.targets)
-        require_room(model.network, paths, rank=self._first, field="adapter.first_rank")
+        paths = self.places(model.network)
         settings = AdaLoraConfig(
             target_r=self.rank,
             init_r=self._first,
@@ -256,15 +274,19 @@ class Ia3(Settings):
     def default_learning_rate(self) -> tuple[float, str]:
         return 3e-3, "IA3's few vectors start at one and must move far: its authors take 3e-3"
 
+    def places(self, network: Network) -> tuple[list[str], list[str]]:
+        """All layers that are scaled, and those whose inputs are."""
+        targets, inputs = (self.targets, self.inputs) if self.targets != "standard" else standard_ia3(network)
+        scaled = resolve(network, inputs, field="adapter.inputs") if inputs else []
+        return resolve(network, targets), scaled
+
     def attach(self, model: Model, *, seed: int) -> Attached:
         from peft import IA3Config
 
         from mingshi.model.adapter_files import insert
 
         fold(model)
-        targets, inputs = (self.targets, self.inputs) if self.targets != "standard" else standard_ia3(model.network)
-        paths = resolve(model.network, targets)
-        scaled = resolve(model.network, inputs, field="adapter.inputs") if inputs else []
+        paths, scaled = self.places(model.network)
         names = placement(model.network, paths)
         names["target_modules"] = sorted({*names["target_modules"], *short_names(model.network, scaled)})
         settings = IA3Config(feedforward_modules=short_names(model.network, scaled), **names)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from mingshi.data.literal import Encoder
 from mingshi.data.template import ChatTemplate
@@ -55,6 +56,19 @@ def read_settings(place: Path | str) -> Any:
 def says_classifier(settings: Any) -> bool:
     """Whether a configuration was saved with a classifier."""
     return any(name.endswith("ForSequenceClassification") for name in settings.architectures or ())
+
+
+def refuse_encoder(place: Path | str, settings: Any) -> None:
+    """ModelError for one of BERT's kin where a language model is wanted: each token sees those after it.
+
+    transformers would load it all the same, and draw the weights that it lacks.
+    """
+    told = settings.to_dict()
+    reads_both_ways = settings.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not told.get("is_encoder_decoder")
+    if reads_both_ways and not told.get("is_decoder"):
+        what = f"an encoder ({settings.model_type}), which reads texts and writes none"
+        mend = "Train it as a classifier (objective classify), or name a language model."
+        raise ModelError(Problem(file=str(place), what=what, mend=mend))
 
 
 def load_classifier(

@@ -252,11 +252,16 @@ def _network(
             dtype = settings.dtype or dtype
         return encoder.load_classifier(base, settings, classes=classes, dtype=dtype, head_follows=adapter)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        what = f"{base} cannot be loaded: {str(error).splitlines()[0][:160]}"
-        raise ModelError(what, "Give a known name (`./scripts/fetch --list`), a model folder, or a Hub name.") from None
+        raise unloadable(base, error) from None
+
+
+def unloadable(place: Path | str, error: Exception) -> ModelError:
+    what = f"{place} cannot be loaded: {str(error).splitlines()[0][:160]}"
+    return ModelError(what, "Give a known name (`./scripts/fetch --list`), a model folder, or a Hub name.")
 
 
 def _language_model(place: Path | str, settings: Any, precision: torch.dtype) -> Any:
+    encoder.refuse_encoder(place, settings)
     loader: Any = AutoModelForCausalLM  # its functions carry no types
     network, told = loader.from_pretrained(
         place,

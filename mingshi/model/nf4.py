@@ -53,12 +53,20 @@ def weight_of(layer: Any) -> torch.Tensor:
     return weight
 
 
-def quantise(network: Network) -> None:
-    """Keep every linear layer of the network's body in four bits, where it is; biases and all else stay."""
-    nn = installed().nn
+def require_linear(network: Network) -> None:
+    """ModelError where a layer of the network's body cannot be kept in four bits, or nothing is there to do it."""
+    installed()
     for path, layer in linears(network).items():
         if type(layer) is not torch.nn.Linear:
-            raise ModelError(f"{path} is a {type(layer).__name__}, and only Linear layers can be kept in four bits")
+            what = f"{path} is a {type(layer).__name__}, and only Linear layers can be kept in four bits"
+            raise ModelError(what, "Take `adapter: {kind: lora}`.")
+
+
+def quantise(network: Network) -> None:
+    """Keep every linear layer of the network's body in four bits, where it is; biases and all else stay."""
+    require_linear(network)
+    nn = installed().nn
+    for path, layer in linears(network).items():
         outputs, inputs = layer.weight.shape
         dtype, device = layer.weight.dtype, layer.weight.device
         small = nn.Linear4bit(inputs, outputs, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta")

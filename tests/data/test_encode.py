@@ -16,7 +16,7 @@ from mingshi.data import encode as module
 from mingshi.data.encode import cache_key, code_version, encode, opened
 from mingshi.data.row_problem import RowProblem
 from mingshi.errors import DataError, ResourceError
-from mingshi.types import Chat, Labelled, Message, Reject, Sample
+from mingshi.types import Answered, Chat, Labelled, Message, Reject, Sample
 
 COLUMNS = ("tokens", "segments", "source", "target", "weight", "sequence", "labels")
 
@@ -29,6 +29,7 @@ def row(line: int, text: str = "text") -> Chat:
 class Letters:
     """A token for each character; some texts are a reject, a problem, or several samples."""
 
+    kind = "letters"
     accepts = (Chat,)
 
     def __init__(self) -> None:
@@ -119,8 +120,32 @@ def test_no_rows_make_an_empty_collection(tmp_path: Path) -> None:
 
 def test_a_kind_of_row_that_the_objective_does_not_take_is_named() -> None:
     labelled = Labelled(id="a", source="l.csv", line=2, group="g", content="c", label="x")
-    with pytest.raises(DataError, match=r"l\.csv:2: holds Labelled rows, and the objective learns from Chat"):
+    with pytest.raises(
+        DataError, match=r"l\.csv:2: is read as labelled, .* letters takes rows of chat or instruct\. Use .* classify"
+    ):
         build(rows=[labelled])
+
+
+def test_every_kind_of_row_is_known_by_its_formats_and_its_objectives() -> None:
+    from typing import get_args
+
+    from mingshi.data.formats import FORMATS
+    from mingshi.data.mismatch import TOLD
+    from mingshi.recipe import Objective
+    from mingshi.types import Example
+
+    assert sorted(name for formats, _ in TOLD.values() for name in formats) == sorted(FORMATS)
+    kinds = {kind.__name__ for kind in Example.__subclasses__() if kind.__module__ == Example.__module__}
+    assert {kind.__name__ for kind in TOLD} == kinds  # by name: slots make each class twice
+    for objective in get_args(get_args(Objective)[0]):
+        name = objective.model_fields["kind"].default
+        assert {kind for kind, (_, takers) in TOLD.items() if name in takers} == set(objective.accepts)
+
+
+def test_ranked_answers_are_sent_to_pairs() -> None:
+    ranked = Answered(id="a", source="r.jsonl", line=1, group="g", prompt=(), answers=())
+    with pytest.raises(DataError, match=r"r\.jsonl:1: is read as answers, .*`mingshi pairs`, and use objective dpo"):
+        build(rows=[ranked])
 
 
 # The cache

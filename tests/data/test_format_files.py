@@ -25,6 +25,7 @@ GOOD = {"instruction": "Name a colour.", "output": "Blue."}
 class Words:
     """An objective that takes every row: a token for each character."""
 
+    kind = "any"
     accepts = (Example,)
 
     def encode(self, example: Example, model: Any) -> Sample:

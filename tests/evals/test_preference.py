@@ -111,7 +111,7 @@ def test_a_file_of_preferences_is_measured_without_rewards(tmp_path: Path) -> No
     opened, source = load(tiny_model(tmp_path / "model")), DataSource(path=str(tmp_path / "pairs.jsonl"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINGSHI_CACHE", str(tmp_path / "cache"))
-        found = use.measure(opened, source, use.usual_evaluators(opened, source=source))
+        found = use.measure(opened, source, use.usual_evaluators(opened, source=source)).scores
     assert set(found["preference"].scores) == {"likelihood_accuracy", "longer_is_chosen"}
     assert found["preference"].scores["longer_is_chosen"].value == 1.0
 

@@ -77,7 +77,7 @@ def test_a_run_ends_in_a_folder_that_a_pipeline_reads_with_the_same_scores(encod
     shares = [answer["probabilities"]["yes"] for answer in answers]
     assert scores_of(outcome.folder / "model", texts) == pytest.approx(shares, abs=1e-5)
     again = measure(model, DataSource(path=str(tmp_path / "test.jsonl")), usual_evaluators(model))
-    assert again["classification"].scores["accuracy"].value == 1.0
+    assert again.scores["classification"].scores["accuracy"].value == 1.0
     with pytest.raises(ModelError, match="is a classifier and writes nothing"):
         Conversation(model).ask("Hello?")
 

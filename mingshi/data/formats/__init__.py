@@ -169,7 +169,7 @@ def _all_good(examples: Iterable[Example | Reject], name: str) -> Iterator[Examp
         elif not bad:
             yield example
     if bad:
-        mend = "Mend them, or set on_bad_row: skip to go on without them."
+        mend = "Mend them, or go on without them: `on_bad_row: skip` in a recipe, `--on-bad-row skip` elsewhere."
         raise DataError([*problems, Problem(file=name, what=f"{bad} of {total} rows cannot be used", mend=mend)])
 
 
