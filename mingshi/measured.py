@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from mingshi import provenance
 from mingshi.model.assets import cache_root
 from mingshi.model.load import Model
-from mingshi.types import Score, Scores, Settings
+from mingshi.model.reference import fingerprint
+from mingshi.types import Sample, Score, Scores, Settings
 
 
 def key(model: Model, ledger: Sequence[Mapping[str, Any]], settings: Sequence[Settings | int]) -> str | None:
@@ -27,18 +29,37 @@ def key(model: Model, ledger: Sequence[Mapping[str, Any]], settings: Sequence[Se
     if model.folder is None or model.changed or model.adapter is not None:
         return None
     said = [entry.model_dump(mode="json") if isinstance(entry, Settings) else entry for entry in settings]
+    return _named(
+        {
+            "model": provenance.hash_folder(model.folder, ("*",)),
+            "template": model.template.fingerprint,
+            "network": [str(model.network.dtype), model.device, model.packs],
+            "data": [[entry["sha256"], entry["rows"], entry["used"]] for entry in ledger],
+            "settings": said,
+        }
+    )
+
+
+def network_key(model: Model, samples: Iterable[Sample], settings: Sequence[Any]) -> str:
+    """A name for measuring a network as it is now on encoded rows; a fresh low-rank update adds nothing to it."""
+    digest = sha256()
+    for sample in samples:
+        for column in (sample.tokens, sample.segments, sample.source, sample.target, sample.weight, sample.labels):
+            digest.update(f"{column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes())
+        digest.update(sample.id.encode() + b"\n")
+    network, rows = fingerprint(model.network), digest.hexdigest()
+    return _named({"network": network, "rows": rows, "settings": settings})
+
+
+def _named(parts: Mapping[str, Any]) -> str:
+    """The hash of what a measurement depends on: these parts, the code, the libraries and the machine."""
     machine = provenance.machine()
-    parts = {
-        "model": provenance.hash_folder(model.folder, ("*",)),
-        "template": model.template.fingerprint,
-        "network": [str(model.network.dtype), model.device, model.packs],
-        "data": [[entry["sha256"], entry["rows"], entry["used"]] for entry in ledger],
-        "settings": said,
+    around = {
         "code": provenance.code()["sha256"],
         "versions": provenance.versions(),
         "machine": {name: machine[name] for name in ("processor", "threads") if name in machine},
     }
-    return sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return sha256(orjson.dumps({**parts, **around}, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def recall(name: str | None) -> Scores | None:

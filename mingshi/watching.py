@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mingshi import measured
 from mingshi.checks.fit import SAMPLE
 from mingshi.data.plan import Plan
 from mingshi.directions import is_better_higher
@@ -95,6 +96,23 @@ class Watch:
         sets = (("validation", self.validation, self.held), (SAMPLE, self.sample, self.trained))
         found = []
         for data, samples, companion in sets:
+            scores = self._scores(samples, companion, untouched=step == 0)
+            found.append(scores)
+            self.record.write_eval(stage=self.number, step=step, when="during", data=data, kind=kind, scores=scores)
+        for name in dict.fromkeys((objective.headline, self.watched)):
+            if name in found[0].scores:
+                held, seen = (told(scores.scores[name]) for scores in found)
+                self.display.say(f"step {step}: validation {_words(name)} {held}; on training rows {seen}")
+        return found[0]
+
+    def _scores(self, samples: Sequence[Sample], companion: Any, *, untouched: bool) -> Scores:
+        """One set of rows. Before the first step, what an earlier run measured of the same network stands."""
+        objective = self.stage.objective
+        asked = untouched and companion is None  # teachers and references are not in the key
+        settings = [objective.model_dump(mode="json"), self.budget]
+        name = measured.network_key(self.model, samples, settings) if asked else None
+        scores = measured.recall(name)
+        if scores is None:
             scores = validation_scores(
                 self.model,
                 samples,
@@ -103,13 +121,8 @@ class Watch:
                 budget=self.budget,
                 display=self.display,
             )
-            found.append(scores)
-            self.record.write_eval(stage=self.number, step=step, when="during", data=data, kind=kind, scores=scores)
-        for name in dict.fromkeys((objective.headline, self.watched)):
-            if name in found[0].scores:
-                held, seen = (told(scores.scores[name]) for scores in found)
-                self.display.say(f"step {step}: validation {_words(name)} {held}; on training rows {seen}")
-        return found[0]
+            measured.remember(name, scores)
+        return scores
 
 
 def training_sample(samples: Joined, plan: Plan, *, count: int, seed: int) -> list[Sample]:

@@ -201,3 +201,30 @@ def test_what_is_watched_is_in_every_checkpoint(base: Path, place: Path, monkeyp
     carried_out(base, early_stopping={"patience": 8, "min_delta": 0.1})
     saved = checkpoint.load(place / "run" / "checkpoints" / "stage-0" / "step-00000008").state["standing"]
     assert (saved["best_value"], saved["mark"], saved["waited"]) == (2.66, 2.75, 2)
+
+
+def test_what_an_untouched_network_scored_is_not_measured_again(
+    base: Path, place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step a second run recalls both sets of rows; other weights, or other rows, are measured."""
+    asked: list[int] = []
+    plain = watching.validation_scores
+
+    def counted(*given: Any, **named: Any) -> Scores:
+        asked.append(1)
+        return plain(*given, **named)
+
+    def measurements(model: Path, **fields: Any) -> int:
+        before = len(asked)
+        execute(parse(values(model, evaluate=8, **fields) | {"output": f"run-{before}"}))
+        return len(asked) - before
+
+    monkeypatch.setattr(watching, "validation_scores", counted)
+    assert measurements(base) == 4  # two sets, before the first step and after the last
+    assert measurements(base, adapter={"kind": "lora", "rank": 8}) == 2
+    first, second = (lines(place / f"run-{number}", "validation")[0] for number in (0, 4))
+    assert first["scores"] == second["scores"] and first["items"] == second["items"]
+    (place / "held.jsonl").write_bytes(b"\n".join(map(orjson.dumps, ROWS[30:38])))
+    assert measurements(base) == 3  # the trained rows are the same
+    other = tiny_model(tmp_path_factory.mktemp("other"), seed=1)
+    assert measurements(other) == 4
