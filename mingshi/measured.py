@@ -20,7 +20,6 @@ import orjson
 from mingshi import provenance
 from mingshi.model.assets import cache_root
 from mingshi.model.load import Model
-from mingshi.model.reference import fingerprint
 from mingshi.types import Sample, Score, Scores, Settings
 
 
@@ -40,15 +39,14 @@ def key(model: Model, ledger: Sequence[Mapping[str, Any]], settings: Sequence[Se
     )
 
 
-def network_key(model: Model, samples: Iterable[Sample], settings: Sequence[Any]) -> str:
-    """A name for measuring a network as it is now on encoded rows; a fresh low-rank update adds nothing to it."""
+def network_key(network: str, samples: Iterable[Sample], settings: Sequence[Any]) -> str:
+    """A name for measuring a network of this fingerprint (see model/reference.py) on encoded rows."""
     digest = sha256()
     for sample in samples:
         for column in (sample.tokens, sample.segments, sample.source, sample.target, sample.weight, sample.labels):
             digest.update(f"{column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes())
         digest.update(sample.id.encode() + b"\n")
-    network, rows = fingerprint(model.network), digest.hexdigest()
-    return _named({"network": network, "rows": rows, "settings": settings})
+    return _named({"network": network, "rows": digest.hexdigest(), "settings": settings})
 
 
 def _named(parts: Mapping[str, Any]) -> str:

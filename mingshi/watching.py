@@ -21,6 +21,7 @@ from mingshi.display import Display
 from mingshi.errors import Problem, RecipeError
 from mingshi.evaluate import told, validation_scores
 from mingshi.model.load import Model
+from mingshi.model.reference import fingerprint
 from mingshi.objectives import Sft
 from mingshi.prepare import Joined
 from mingshi.recipe import Stage
@@ -94,9 +95,11 @@ class Watch:
         objective = self.stage.objective
         kind = "perplexity" if isinstance(objective, Sft) else objective.kind
         sets = (("validation", self.validation, self.held), (SAMPLE, self.sample, self.trained))
+        asked = step == 0 and self.held is None and self.trained is None  # teachers and references are in no key
+        untouched = fingerprint(self.model.network) if asked else None
         found = []
         for data, samples, companion in sets:
-            scores = self._scores(samples, companion, untouched=step == 0)
+            scores = self._scores(samples, companion, untouched=untouched)
             found.append(scores)
             self.record.write_eval(stage=self.number, step=step, when="during", data=data, kind=kind, scores=scores)
         for name in dict.fromkeys((objective.headline, self.watched)):
@@ -105,12 +108,11 @@ class Watch:
                 self.display.say(f"step {step}: validation {_words(name)} {held}; on training rows {seen}")
         return found[0]
 
-    def _scores(self, samples: Sequence[Sample], companion: Any, *, untouched: bool) -> Scores:
-        """One set of rows. Before the first step, what an earlier run measured of the same network stands."""
+    def _scores(self, samples: Sequence[Sample], companion: Any, *, untouched: str | None) -> Scores:
+        """One set of rows; of an untouched network of this fingerprint, what an earlier run measured stands."""
         objective = self.stage.objective
-        asked = untouched and companion is None  # teachers and references are not in the key
         settings = [objective.model_dump(mode="json"), self.budget]
-        name = measured.network_key(self.model, samples, settings) if asked else None
+        name = measured.network_key(untouched, samples, settings) if untouched is not None else None
         scores = measured.recall(name)
         if scores is None:
             scores = validation_scores(
