@@ -6,7 +6,7 @@ The peer runs in an environment of its own, so this file and `rows.py` use the s
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
@@ -68,46 +68,29 @@ class PairSetting(Setting):
     precompute: bool = False  # the reference before the first step and once, instead of in each step
 
 
+# The fastest found (notes/2026-11-22-peer-tuning.md), with this project's allocator variables.
+TUNED = Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True)
+# The same with the reference computed once, and two pairs together: four took 20 GiB.
+TUNED_PAIRS = PairSetting(**asdict(TUNED) | {"precompute": True, "micro_batch": 2})
+
 SETTINGS = {
     # What SFTConfig says when nothing is said.
     "defaults": Setting(),
-    # The fastest found (notes/2026-11-22-peer-tuning.md), with this project's allocator variables, and without.
-    "tuned": Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True),
-    "tuned-no-allocator": Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager"),
-    # The same with the attention that transformers takes by itself.
-    "tuned-sdpa": Setting(weights="bfloat16", checkpointing=False, grouped=True, allocator=True),
+    "tuned": TUNED,
+    "tuned-no-allocator": replace(TUNED, allocator=False),
+    # With the attention that transformers takes by itself.
+    "tuned-sdpa": replace(TUNED, attention="sdpa"),
     # A little slower on rows that group well, and the least memory: the one to compare memory with.
-    "tuned-lean": Setting(
-        micro_batch=2, weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True
-    ),
+    "tuned-lean": replace(TUNED, micro_batch=2),
 }
 
 PAIR_SETTINGS = {
     # What DPOConfig says when nothing is said.
     "defaults": PairSetting(),
-    # As for SETTINGS, with the reference computed once, and two pairs together: four took 20 GiB.
-    "tuned": PairSetting(
-        micro_batch=2,
-        weights="bfloat16",
-        checkpointing=False,
-        grouped=True,
-        attention="eager",
-        allocator=True,
-        precompute=True,
-    ),
-    "tuned-no-allocator": PairSetting(
-        micro_batch=2, weights="bfloat16", checkpointing=False, grouped=True, attention="eager", precompute=True
-    ),
+    "tuned": TUNED_PAIRS,
+    "tuned-no-allocator": replace(TUNED_PAIRS, allocator=False),
     # One pair together: the least memory.
-    "tuned-lean": PairSetting(
-        micro_batch=1,
-        weights="bfloat16",
-        checkpointing=False,
-        grouped=True,
-        attention="eager",
-        allocator=True,
-        precompute=True,
-    ),
+    "tuned-lean": replace(TUNED_PAIRS, micro_batch=1),
 }
 
 
