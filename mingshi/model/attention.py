@@ -26,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mingshi.data.prefixes import share_prefixes
 from mingshi.model.attended import Mask, Places, Rule, attended
 from mingshi.types import Network
 
@@ -293,14 +294,22 @@ def packed_hidden(
     positions_T: torch.Tensor,
     segments: np.ndarray,
     *,
-    wanted_U: torch.Tensor | None = None,
+    rows_M: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The last hidden states of a stream, `[T, W]`, or `[U, W]` of the wanted rows; no language-model head.
+    """The last hidden states of a stream, `[T, W]`, or `[M, W]` at some of its rows; no language-model head.
 
-    A mask of four dimensions is transformers' own sign that no mask is to be made.
+    What its texts begin with in common, a causal network reads once. A mask of four dimensions is transformers' own
+    sign that no mask is to be made.
     """
-    travelling = packed(segments, device=tokens_T.device, causal=is_causal(network))
-    travelling.wanted = wanted_U
+    causal = is_causal(network)
+    shared = share_prefixes(tokens_T.cpu().numpy(), segments) if causal else None
+    if shared is not None:
+        read_T, places_T = (torch.from_numpy(one).to(tokens_T.device) for one in (shared.rows, shared.places))
+        tokens_T, positions_T, segments = tokens_T[read_T], positions_T[read_T], shared.segments
+        rows_M = places_T if rows_M is None else places_T[rows_M]
+    travelling = packed(segments, device=tokens_T.device, causal=causal)
+    if rows_M is not None:
+        travelling.wanted, place_M = rows_M.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     output = network.base_model(
         input_ids=tokens_T[None],
         position_ids=positions_T[None],
@@ -309,7 +318,9 @@ def packed_hidden(
         packed=travelling,
     )
     hidden: torch.Tensor = output.last_hidden_state[0]
-    return hidden if wanted_U is None or travelling.narrowed else hidden.index_select(0, wanted_U)
+    if rows_M is None:
+        return hidden
+    return hidden.index_select(0, place_M if travelling.narrowed else rows_M)
 
 
 def padded_hidden(

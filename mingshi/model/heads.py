@@ -161,7 +161,7 @@ def pooled(network: Network, tokens_T: torch.Tensor, positions_T: torch.Tensor, 
         return (sums_NW.index_add_(0, owner_T, hidden_TW.float()) / lengths_N[:, None]).to(hidden_TW.dtype)
     rows = torch.from_numpy((starts if pooling == "first" else starts + lengths - 1).astype("int64")).to(device)
     if packs:
-        return attention.packed_hidden(network, tokens_T, places_T, segments, wanted_U=rows)
+        return attention.packed_hidden(network, tokens_T, places_T, segments, rows_M=rows)
     return attention.padded_hidden(network, tokens_T, places_T, segments).index_select(0, rows)
 
 

@@ -61,9 +61,7 @@ def prediction_states(network: Network, batch: Batch) -> torch.Tensor:
     if network.config._attn_implementation != attention.NAME:
         hidden_TW = attention.padded_hidden(network, batch.tokens, batch.positions, batch.segments)
         return hidden_TW.index_select(0, batch.source)
-    wanted_U, place_M = batch.source.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    hidden_UW = attention.packed_hidden(network, batch.tokens, batch.positions, batch.segments, wanted_U=wanted_U)
-    return hidden_UW.index_select(0, place_M)
+    return attention.packed_hidden(network, batch.tokens, batch.positions, batch.segments, rows_M=batch.source)
 
 
 def chunks(rows: int, vocabulary: int) -> Iterator[slice]:

@@ -125,7 +125,7 @@ def _outcome(small: Network) -> torch.Tensor:
     tokens = torch.arange(count, device=small.device) * 37 % VOCABULARY
     places = torch.from_numpy(attention.positions(SEGMENTS)).to(tokens.device)
     wanted = torch.arange(1, count, 3, device=tokens.device)
-    return attention.packed_hidden(small, tokens, places, SEGMENTS, wanted_U=wanted)
+    return attention.packed_hidden(small, tokens, places, SEGMENTS, rows_M=wanted)
 
 
 def _reshape(network: Network) -> None:

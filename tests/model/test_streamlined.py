@@ -23,7 +23,7 @@ LLAMA_LIKE = ("llama", "qwen2")
 
 
 def states(net: Any, wanted: torch.Tensor | None = WANTED) -> torch.Tensor:
-    return attention.packed_hidden(net, TOKENS, PLACES, SEGMENTS, wanted_U=wanted)
+    return attention.packed_hidden(net, TOKENS, PLACES, SEGMENTS, rows_M=wanted)
 
 
 def gradients(net: Any) -> dict[str, torch.Tensor]:

@@ -62,6 +62,38 @@ def test_a_plain_call_of_a_packing_network_is_the_plain_network(family: str) -> 
     assert off(network(family)(input_ids=text).logits, wanted) < 1e-5
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beginnings_in_common_are_read_once_with_the_same_states_and_gradients(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three texts with one instruction, two of them with more in common; the last one goes on twice."""
+    segments = np.array([[0, 90, -1], [90, 70, -1], [160, 80, -1], [240, 9, 2], [249, 30, 2]], dtype=np.int32)
+    tokens = TOKENS[:279].clone()
+    tokens[90:130] = tokens[:40]
+    tokens[160:220] = tokens[:60]
+    net = network(family)
+    net.requires_grad_(True)
+    weights = torch.randn(279, 32, generator=torch.Generator().manual_seed(0))
+    read: list[int] = []
+    net.base_model.register_forward_pre_hook(
+        lambda module, inputs, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+
+    def outcome() -> list[torch.Tensor]:
+        net.zero_grad()
+        states = packed_hidden(net, tokens, torch.from_numpy(positions(segments)), segments)
+        (states * weights).sum().backward()
+        return [states.detach(), *(one.grad for one in net.parameters() if one.grad is not None)]
+
+    found = outcome()
+    monkeypatch.setattr(attention, "share_prefixes", lambda tokens, segments: None)
+    wanted = outcome()
+    assert read == [279 - 40 - 60, 279]
+    assert len(found) == len(wanted) > 2
+    for ours, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-4, atol=2e-5 * float(right.abs().max()))
+
+
 @torch.no_grad()
 def test_another_text_of_the_stream_changes_no_bit() -> None:
     net = network("llama")
