@@ -149,6 +149,7 @@ def test_every_command_and_option_named_exists(page: Path) -> None:
         "scripts/check",
         "scripts/assets.py",
         "scripts/docstrings.py",
+        "scripts/first_layers.py",
         "benchmarks/side_by_side.py",
     ):
         known |= set(OPTION.findall((ROOT / script).read_text("utf-8")))
