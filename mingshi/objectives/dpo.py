@@ -215,9 +215,10 @@ def pair(chosen: Rendered, rejected: Rendered, name: str) -> Sample:
     tokens, segments, columns = [chosen.tokens[:shared]], [(0, shared, -1)], []
     start = shared
     for answer, (rendered, places) in enumerate(zip((chosen, rejected), targets, strict=True)):
-        own = rendered.tokens[shared:]
-        tokens.append(own)
-        segments.append((start, len(own), 0))
+        own = rendered.tokens[shared : places[-1]]  # the last target, and what follows it, predicts nothing that counts
+        if len(own):
+            tokens.append(own)
+            segments.append((start, len(own), 0))
         before = places - 1  # in the text of this answer alone
         moved = np.where(before < shared, before, before - shared + start)
         counted = np.asarray(rendered.weights, dtype=np.float32)[places]

@@ -28,7 +28,7 @@ from mingshi.model.reference import Reference, fingerprint
 from mingshi.objectives import Dpo, Sft
 from mingshi.objectives.dpo import BETAS
 from mingshi.recipe import parse
-from mingshi.types import Chat, Reject, Sample
+from mingshi.types import Chat, Reject, Rendered, Sample
 
 LOSSES = ("sigmoid", "robust", "ipo", "hinge", "sigmoid_norm", "simpo", "orpo")
 REFERENCED = LOSSES[:5]
@@ -45,6 +45,11 @@ def with_template(name: str) -> Any:
     return SimpleNamespace(template=make_template(tokenizer, name=name))
 
 
+def read_of(rendered: Rendered) -> tuple[int, ...]:
+    """What is read of a text: all before its last target, which is only predicted."""
+    return tuple(rendered.tokens[: max(place for place, weight in enumerate(rendered.weights) if weight)])
+
+
 @pytest.mark.parametrize("name", ["own", "turns", "zh-instruction", "alpaca"])
 def test_a_prompt_stands_once_and_each_answer_as_it_would_alone(name: str) -> None:
     text = with_template(name)
@@ -57,7 +62,7 @@ def test_a_prompt_stands_once_and_each_answer_as_it_would_alone(name: str) -> No
             answer = (example.chosen, example.rejected)[sequence]
             rendered = text.template.render([*example.prompt, *answer])
             assert over == 0
-            assert (*made.tokens[:shared], *made.tokens[start : start + length]) == rendered.tokens
+            assert (*made.tokens[:shared], *made.tokens[start : start + length]) == read_of(rendered)
             mine = made.sequence == sequence
             trained = [token for token, weight in zip(rendered.tokens, rendered.weights, strict=True) if weight]
             assert made.target[mine].tolist() == trained
@@ -66,14 +71,13 @@ def test_a_prompt_stands_once_and_each_answer_as_it_would_alone(name: str) -> No
             assert first == (
                 shared - 1 if rendered.weights[shared] else start + rendered.weights.index(1.0) - shared - 1
             )
-            inside = made.source[mine][1:]
-            assert made.tokens[inside + 1].tolist() == trained[1:]
+            assert made.tokens[made.source[mine][1:]].tolist() == trained[:-1]
 
 
 def test_a_pair_is_shorter_than_its_answers_apart() -> None:
     made = Dpo().encode(ROWS[1], with_template("own"))
     apart = sum(
-        len(with_template("own").template.render([*ROWS[1].prompt, *side]).tokens)
+        len(read_of(with_template("own").template.render([*ROWS[1].prompt, *side])))
         for side in (ROWS[1].chosen, ROWS[1].rejected)
     )
     assert isinstance(made, Sample)
