@@ -53,7 +53,7 @@ def _named(parts: Mapping[str, Any]) -> str:
     """The hash of what a measurement depends on: these parts, the code, the libraries and the machine."""
     machine = provenance.machine()
     around = {
-        "code": provenance.code()["sha256"],
+        "code": provenance.code_sha256(),
         "versions": provenance.versions(),
         "machine": {name: machine[name] for name in ("processor", "threads") if name in machine},
     }

@@ -143,13 +143,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def code_sha256() -> str:
+    """Of the package's sources and their names."""
+    digest = hashlib.sha256()
+    for name, file_digest in hash_folder(Path(__file__).resolve().parent, ["**/*.py"]).items():
+        digest.update(f"{name} {file_digest}\n".encode())
+    return digest.hexdigest()
+
+
 def code() -> dict[str, Any]:
     """Which code ran: sha256 over the package's sources and, in a git checkout, the commit and whether it is dirty."""
     package = Path(__file__).resolve().parent
-    digest = hashlib.sha256()
-    for name, file_digest in hash_folder(package, ["**/*.py"]).items():
-        digest.update(f"{name} {file_digest}\n".encode())
-    found: dict[str, Any] = {"sha256": digest.hexdigest()}
+    found: dict[str, Any] = {"sha256": code_sha256()}
     if (package.parent / ".git").exists():
         commit = _git(package.parent, "rev-parse", "--verify", "HEAD")
         changes = _git(package.parent, "status", "--porcelain", "--", package.name)

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora.layer import Linear as LoraLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mingshi.errors import ModelError, Problem
 from mingshi.model import nf4
+from mingshi.model.adapter_library import (
+    AuxiliaryTrainingWrapper,
+    LoraLayer,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    unseen,
+)
 from mingshi.model.lora_linear import fuse
 from mingshi.types import Network
 
@@ -32,7 +38,7 @@ def insert(model: Model, settings: Any, rows: Mapping[str, list[int]], *, seed: 
     """Freeze the network and put peft's layers into it, beside rows for new tokens; all depend on the seed alone."""
     settings.trainable_token_indices = dict(rows) or None  # of IA3's too, which lacks the field: peft only reads it
     torch.manual_seed(seed)
-    with nf4.announced(model.network, quantised=model.quantised):
+    with nf4.announced(model.network, quantised=model.quantised), unseen(unless=model.quantised):
         model.adapter = get_peft_model(model.network, settings)
 
 
@@ -114,7 +120,7 @@ def read_adapter(model: Model, folder: Path, *, quantised: bool) -> None:
         nf4.quantise(model.network)
         model.quantised = True
     try:
-        with warnings.catch_warnings(), nf4.announced(model.network, quantised=quantised):
+        with warnings.catch_warnings(), nf4.announced(model.network, quantised=quantised), unseen(unless=quantised):
             warnings.filterwarnings("error", message="Found missing adapter keys")  # peft would leave them as they are
             warnings.filterwarnings("ignore", message="The following rank_pattern keys")  # AdaLoRA's are not LoRA's
             warnings.filterwarnings("ignore", message=f"Unexpected keyword arguments ..{ROWS}")

@@ -17,8 +17,8 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLayer
 
+from mingshi.model.adapter_library import LoraLayer
 from mingshi.types import Network
 
 PACKED_BYTES = 1 << 30  # most that the block layouts of one network may take
@@ -110,9 +110,12 @@ def _forward(layer: Any, original: Any, frozen: Frozen, x: torch.Tensor, *rest: 
     base = layer.get_base_layer()
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     flat = x.reshape(-1, x.shape[-1])
-    output = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-        flat, frozen, base.bias, down, up, layer.scaling[adapter]
-    )
+    if not torch.is_grad_enabled() and up.device.type == "cpu" and not up.any():
+        output = frozen.product(flat, base.bias)  # an update that has not begun adds nothing
+    else:
+        output = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+            flat, frozen, base.bias, down, up, layer.scaling[adapter]
+        )
     return output.view(*x.shape[:-1], -1)
 
 

@@ -49,6 +49,14 @@ def test_code_is_found_however_deep_it_hides(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("key", [r"\u0061uto_map", r"auto\u005Fmap", r"model_fil\u0065", r"custom_pipeline\u0073"])
+def test_code_is_found_behind_an_escape(folder: Path, key: str) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("{", f'{{"{key}": {{"AutoConfig": "evil.Settings"}},', 1))
+    with pytest.raises(ModelError, match="own code"):
+        load(folder)
+
+
 def test_a_key_that_says_nothing_is_no_code(folder: Path) -> None:
     change(folder / "config.json", custom_pipelines=None)
     assert load(folder).packs

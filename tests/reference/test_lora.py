@@ -113,6 +113,20 @@ def test_switched_off_it_is_the_base() -> None:
         assert not torch.allclose(ours(x), theirs(x))
 
 
+def test_an_update_that_has_not_begun_is_the_base_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its products are left out only where nothing is learnt: the gradient of B is not zero."""
+    ours, theirs = pair()
+    for net in (ours, theirs):
+        for name, parameter in net.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.zeros_(parameter)
+    agree(ours, theirs, relative=1e-5)
+    x = torch.randn(3, 6)
+    monkeypatch.setattr(_LoraLinear, "apply", lambda *inputs: pytest.fail("an empty update was computed"))
+    with torch.no_grad(), theirs.disable_adapter():
+        assert torch.equal(ours(x), theirs(x))
+
+
 def test_merged_it_is_peft_merged() -> None:
     ours, theirs = pair()
     x = torch.randn(3, 6)
