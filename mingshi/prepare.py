@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from mingshi.checks.preferences import check_preferences, same_tokens
 from mingshi.checks.tokens import check_tokens
 from mingshi.data.encode import Encoded, cache_key, encode
 from mingshi.data.formats import DataSource, read
+from mingshi.data.formats.rows import row_count
 from mingshi.data.mix import mix
 from mingshi.data.plan import Mixture, Plan, make_plan
-from mingshi.data.split import split
+from mingshi.data.split import sides_of
 from mingshi.display import Display
 from mingshi.errors import DataError, ModelError, Problem, RecipeError
 from mingshi.model import others
@@ -31,7 +32,7 @@ from mingshi.objectives import Classify, Distill, Dpo
 from mingshi.objectives.classify import balanced, require_fit
 from mingshi.provenance import fingerprint_file
 from mingshi.recipe import Recipe, Stage
-from mingshi.types import Chat, Example, Finding, Objective, Preference, Reject, Sample
+from mingshi.types import Chat, Example, Finding, Labelled, Objective, Preference, Reject, Sample
 
 REJECTS_SHOWN = 20  # of one file, in the run record
 PURPOSES = {"train": "train on", "validation": "validate on", "test": "be scored"}
@@ -110,7 +111,7 @@ def settled(recipe: Recipe) -> Recipe:
     objectives = [stage.objective for stage in recipe.stages if isinstance(stage.objective, Classify)]
     if not objectives:
         return recipe
-    rows = [list(_training_rows(stage, recipe)) for stage in recipe.stages]
+    rows = [list(map(_label_alone, _training_rows(stage, recipe))) for stage in recipe.stages]
     joint = objectives[0].settled(list(chain.from_iterable(rows)))
     shared = {"problem": joint.problem, "labels": joint.labels}
     stages = [
@@ -141,7 +142,18 @@ def open_for(recipe: Recipe) -> Model:
 def _training_rows(stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
     share = stage.validation if isinstance(stage.validation, float) else 0.0
     for source in stage.data:
-        yield from split(read(source), fraction=share, seed=recipe.seed)[0] if share else read(source)
+        yield from _side(source, share, held_out=False, seed=recipe.seed) if share else read(source)
+
+
+def _side(source: DataSource, share: float, *, held_out: bool, seed: int) -> Iterator[Example | Reject]:
+    """The held-out rows of a file, or the others; read when they are asked for, and not kept."""
+    sides = sides_of(read(source), fraction=share, seed=seed)
+    yield from (row for row in read(source) if sides.holds_out(row) == held_out)
+
+
+def _label_alone(row: Example | Reject) -> Example | Reject:
+    """What the classes are decided by, so that the texts of a large file are not held in memory."""
+    return replace(row, id="", group="", content="", attributes={}) if isinstance(row, Labelled) else row
 
 
 def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepared:
@@ -150,11 +162,12 @@ def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepa
     held: list[Encoded] = []
     ledger: list[dict[str, Any]] = []
     share = stage.validation if isinstance(stage.validation, float) else 0.0
+    sides = [("train", trained, 1 - share), ("validation", held, share)][: 2 if share else 1]
     for source in stage.data:
-        sides = split(read(source), fraction=share, seed=recipe.seed) if share else (read(source), ())
-        roles = ("train", "validation") if share else ("train",)
-        for role, rows, parts in zip(roles, sides, (trained, held), strict=False):
-            parts.append(_encode(source, rows, stage.objective, text, display, f"{role} {share} {recipe.seed}"))
+        for role, parts, part in sides:
+            rows = _side(source, share, held_out=parts is held, seed=recipe.seed) if share else read(source)
+            kind = f"{role} {share} {recipe.seed}"
+            parts.append(_encode(source, rows, stage.objective, text, display, kind, part))
             ledger.append(_account(source, role, parts[-1]))
     for source in stage.validation if isinstance(stage.validation, tuple) else ():
         held.append(_encode(source, read(source), stage.objective, text, display, "validation"))
@@ -252,8 +265,15 @@ def _mixed(sizes: list[int], weights: list[float], seed: int, epoch: int) -> np.
 
 
 def _encode(
-    source: DataSource, rows: Iterable[Example | Reject], objective: Objective, text: Text, display: Display, role: str
+    source: DataSource,
+    rows: Iterable[Example | Reject],
+    objective: Objective,
+    text: Text,
+    display: Display,
+    role: str,
+    share: float = 1.0,
 ) -> Encoded:
+    """The samples of these rows, which are about `share` of their file."""
     parts = {
         "source": source.model_dump_json(),
         "objective": objective.model_dump_json(),
@@ -263,8 +283,10 @@ def _encode(
     }
     key = cache_key(files=[source.path], parts=parts)
 
-    def track(items: Iterable[Any], total: int | None, label: str) -> Iterable[Any]:
-        return display.track(items, total, f"{label} {source.path}")
+    def track(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
+        rows = row_count(source.path)
+        total = None if rows is None else round(share * min(rows, source.limit or rows))
+        yield from display.track(items, total, f"{label} {source.path}")
 
     return encode(rows, objective=objective, model=text, key=key, folder=cache_folder(), progress=track)
 
@@ -279,7 +301,7 @@ def _account(source: DataSource, role: str, encoded: Encoded) -> dict[str, Any]:
         "rows": ledger["rows"],
         "used": ledger["used"],
         "rejected": ledger["rejected"],
-        "examples": [asdict(reject) for reject in islice(encoded.rejects, REJECTS_SHOWN)],
+        "examples": [asdict(reject) for reject in encoded.first_rejects(REJECTS_SHOWN)],
     }
 
 

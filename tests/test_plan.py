@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,32 @@ def test_streams_hold_every_sample_once_and_keep_the_budget(lengths: list[int], 
 def test_no_two_streams_would_fit_into_one(lengths: list[int], budget: int) -> None:
     sums = sorted(sum(lengths[place] for place in cut) for cut in micro_batches(lengths, budget))
     assert len(sums) < 2 or sums[0] + sums[1] > budget
+
+
+def best_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
+    """By its definition: every stream is looked at for every sample."""
+    bins: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        left = [budget - sum(lengths[other] for other in chosen) for chosen in bins]
+        fitting = [index for index in range(len(bins)) if left[index] >= lengths[place]]
+        if fitting:
+            bins[min(fitting, key=lambda index: (left[index], index))].append(place)
+        else:
+            bins.append([place])
+    return [sorted(chosen) for chosen in bins]
+
+
+@given(lengths=st.lists(st.integers(0, 90), min_size=1, max_size=40), budget=st.integers(1, 200))
+def test_streams_are_those_of_best_fit_decreasing(lengths: list[int], budget: int) -> None:
+    assert micro_batches(lengths, budget) == best_fit_decreasing(lengths, budget)
+
+
+def test_a_hundred_thousand_samples_are_cut_in_a_moment() -> None:
+    lengths = np.random.default_rng(0).integers(20, 400, 100_000).tolist()
+    before = time.process_time()
+    cuts = micro_batches(lengths, 4096)
+    assert time.process_time() - before < 5  # looking at every stream for every sample takes minutes
+    assert sum(lengths) / (4096 * len(cuts)) > 0.99
 
 
 def branching(name: str) -> Sample:

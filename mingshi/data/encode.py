@@ -9,29 +9,28 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import tempfile
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from dataclasses import asdict, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any, Protocol, final
 
 import numpy as np
 import orjson
 
+from mingshi.data.ledger import Ledger
 from mingshi.data.mismatch import mismatch
 from mingshi.data.row_problem import RowProblem
+from mingshi.data.staging import DAMAGED, staging
 from mingshi.errors import DataError, Problem, ResourceError
 from mingshi.types import Example, Reject, Sample
 
 Progress = Callable[[Iterable[Any], int | None, str], Iterable[Any]]  # (items, how many if known, what is done)
 
-LINES_SHOWN = 5  # example lines for each reason in the ledger
 _BUFFER = 1 << 20  # bytes held for each column before they are written
 
 # A column's file: its type, and how many numbers make one entry. `…_ends` hold where each sample's entries begin and
@@ -122,8 +121,12 @@ class Encoded:
     @property
     def rejects(self) -> list[Reject]:
         """Every row that was read and not used."""
+        return self.first_rejects(None)
+
+    def first_rejects(self, count: int | None) -> list[Reject]:
+        """So many of them, or all: of a million bad rows a report shows the first few."""
         with (self.folder / _REJECTS).open("rb") as file:
-            return [Reject(**orjson.loads(line)) for line in file]
+            return [Reject(**orjson.loads(line)) for line in islice(file, count)]
 
     def ledger(self) -> dict[str, Any]:
         """Rows in and out: `rows = used + sum of rejected`, in all and for each source.
@@ -178,35 +181,32 @@ def opened(folder: Path, *, key: str) -> Encoded | None:
 
 
 def _made(examples: Iterable[Example | Reject], objective: Encoder, model: Any, *, key: str, parent: Path) -> Encoded:
-    staging = parent / f".{key[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        staging.mkdir(parents=True)
-        ledger = _Ledger()
-        with _Writer(staging) as writer:
-            for example in examples:
-                _take(example, objective, model, ledger=ledger, writer=writer)
-        manifest = {"key": key, "ledger": ledger.told(), "files": _fingerprints(staging)}
-        (staging / _MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-        return _published(staging, parent / key, key=key)
+        with staging(parent, key) as made:
+            ledger = Ledger()
+            with _Writer(made) as writer:
+                for example in examples:
+                    _take(example, objective, model, ledger=ledger, writer=writer)
+            manifest = {"key": key, "ledger": ledger.told(), "files": _fingerprints(made)}
+            (made / _MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            return _published(made, parent / key, key=key)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             mend = "Free some space, or set another folder for the cache."
             raise ResourceError(Problem(file=str(parent), what="the disk is full", mend=mend)) from error
         raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _published(staging: Path, final_folder: Path, *, key: str) -> Encoded:
+def _published(made: Path, final_folder: Path, *, key: str) -> Encoded:
     """Rename into place. No fsync: what a power cut tears is found by its hash and made again."""
     if theirs := opened(final_folder, key=key):  # another process was quicker: the same key, so the same samples
         return theirs
-    damaged = staging.with_name(f"{staging.name}-damaged")
+    damaged = made.with_name(made.name + DAMAGED)
     with suppress(FileNotFoundError):
         os.replace(final_folder, damaged)
     shutil.rmtree(damaged, ignore_errors=True)
     try:
-        os.replace(staging, final_folder)
+        os.replace(made, final_folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -218,7 +218,7 @@ def _published(staging: Path, final_folder: Path, *, key: str) -> Encoded:
     return encoded
 
 
-def _take(example: Example | Reject, objective: Encoder, model: Any, *, ledger: _Ledger, writer: _Writer) -> None:
+def _take(example: Example | Reject, objective: Encoder, model: Any, *, ledger: Ledger, writer: _Writer) -> None:
     outcome = example if isinstance(example, Reject) else samples_of(example, objective, model)
     if isinstance(outcome, Reject):
         ledger.reject(outcome)
@@ -245,55 +245,6 @@ def samples_of(example: Example, objective: Encoder, model: Any) -> list[Sample]
         detail = "this row gives no sample. Give it an answer to train."
         return Reject(source=example.source, line=example.line, reason="no_samples", detail=detail)
     return [replace(sample, id=f"{example.id}#{number}") for number, sample in enumerate(outcome, start=1)]
-
-
-@dataclass(slots=True)
-class _Account:
-    """One source: rows, and what became of them."""
-
-    rows: int = 0
-    used: int = 0
-    samples: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    lines: dict[str, list[int]] = field(default_factory=dict)
-
-    def told(self) -> dict[str, Any]:
-        reasons = {
-            reason: {"count": count, "lines": self.lines[reason]} for reason, count in sorted(self.rejected.items())
-        }
-        return {"rows": self.rows, "used": self.used, "samples": self.samples, "rejected": reasons}
-
-
-@dataclass(slots=True)
-class _Ledger:
-    sources: dict[str, _Account] = field(default_factory=dict)
-
-    def use(self, source: str, samples: int) -> None:
-        account = self.sources.setdefault(source, _Account())
-        account.rows += 1
-        account.used += 1
-        account.samples += samples
-
-    def reject(self, reject: Reject) -> None:
-        account = self.sources.setdefault(reject.source, _Account())
-        account.rows += 1
-        account.rejected[reject.reason] += 1
-        lines = account.lines.setdefault(reject.reason, [])
-        if len(lines) < LINES_SHOWN:
-            lines.append(reject.line)
-
-    def told(self) -> dict[str, Any]:
-        accounts = self.sources.values()
-        rejected: Counter[str] = Counter()
-        for account in accounts:
-            rejected.update(account.rejected)
-        return {
-            "rows": sum(account.rows for account in accounts),
-            "used": sum(account.used for account in accounts),
-            "samples": sum(account.samples for account in accounts),
-            "rejected": dict(sorted(rejected.items())),
-            "sources": {source: account.told() for source, account in self.sources.items()},
-        }
 
 
 @final

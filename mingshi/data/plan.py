@@ -6,6 +6,7 @@ Order is a pure function of (seed, epoch): nothing is stored, and a resumed run 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,18 +64,18 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     where the cuts fall changes rounding and nothing else.
     """
     bins: list[list[int]] = []
-    room: list[int] = []
+    rooms: list[tuple[int, int]] = []  # what is left in each stream, and which it is, in order
     for place in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         length = lengths[place]
-        fitting = [index for index, left in enumerate(room) if left >= length]
-        if fitting:
-            best = min(fitting, key=lambda index: (room[index], index))
-            bins[best].append(place)
-            room[best] -= length
+        fitting = bisect_left(rooms, (length, 0))
+        if fitting < len(rooms):
+            left, chosen = rooms.pop(fitting)
+            bins[chosen].append(place)
         else:
+            left, chosen = budget, len(bins)
             bins.append([place])
-            room.append(budget - length)
-    return [sorted(chosen) for chosen in bins]
+        insort(rooms, (left - length, chosen))
+    return [sorted(places) for places in bins]
 
 
 def pack(samples: Sequence[Sample], *, device: str, parts: Sequence[float] | None = None) -> Batch:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +108,7 @@ def test_the_ledger_counts_every_row_once_by_reason_with_lines() -> None:
     assert (ledger["used"], ledger["samples"]) == (6, 8)
     assert ledger["sources"]["rows.jsonl"]["rejected"]["too_long"] == {"count": 2, "lines": [3, 8]}
     assert [reject.line for reject in encoded.rejects] == [3, 6, 7, 8, 11]
+    assert encoded.first_rejects(2) == encoded.rejects[:2]
     assert encoded.rejects[-1] == READ[-1] and encoded.rejects[1].detail == "the template refuses it"
 
 
@@ -219,6 +224,63 @@ def test_what_a_killed_process_left_is_passed_over(tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / f".{KEY[:16]}-1-abc")
     (whole.folder / "manifest.json").unlink()
     assert len(build(tmp_path)) == 8
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_encode import ROWS, build
+
+def rows():
+    yield from ROWS
+    print("half way", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+build(Path(sys.argv[1]), rows=rows())
+"""
+
+
+def age(folder: Path) -> None:
+    """As if nothing had been written for an hour."""
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, time.time() - 3600))
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)]
+    assert b"half way" in subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f".{KEY[:16]}-") and (left / "tokens.npy").exists()
+    build(tmp_path)
+    assert left.exists()  # it may be of a process that has not come to lock it
+    age(left)
+    build(tmp_path, rows=unread())
+    assert left.exists()  # nothing is written, so nothing is looked for
+    shutil.rmtree(tmp_path / KEY)
+    build(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    def slow() -> Iterator[Any]:
+        yield from ROWS
+        (mine,) = tmp_path.iterdir()
+        age(mine)
+        encode(READ, objective=Letters(), model=None, key="j" * 64, folder=tmp_path)
+        assert mine.exists()
+        yield READ[-1]
+
+    assert len(build(tmp_path, rows=slow())) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j" * 64, KEY]
+
+
+@pytest.mark.parametrize("name", ["other", ".other", f".{KEY[:16]}-12-0123abcdx", f"{KEY[:16]}-12-0123abcd"])
+def test_what_is_not_ours_is_left_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    age(tmp_path / name)
+    build(tmp_path)
+    assert (tmp_path / name).exists()
 
 
 def test_a_cache_that_another_process_published_meanwhile_is_used(tmp_path: Path) -> None:

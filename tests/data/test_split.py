@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as values
 
-from mingshi.data.split import is_held_out, split
+from mingshi.data.split import _place, is_held_out, sides_of, split
 from mingshi.errors import RecipeError
 from mingshi.types import Chat, Message, Reject
 
@@ -71,6 +73,35 @@ def test_with_two_groups_or_more_neither_side_is_empty(groups: list[int], fracti
     assert len(train) + len(held_out) == len(rows)
     assert train
     assert bool(held_out) == (len(set(groups)) > 1)
+
+
+@given(
+    groups=values.lists(values.integers(0, 5), max_size=12),
+    fraction=values.floats(0.001, 0.999),
+    seed=values.integers(-5, 5),
+)
+def test_a_split_is_that_of_all_groups_in_the_order_of_their_hashes(
+    groups: list[int], fraction: float, seed: int
+) -> None:
+    rows = [row(line, str(group)) for line, group in enumerate(groups)]
+    ordered = sorted(set(map(str, groups)), key=lambda group: (_place(group, seed), group))
+    count = sum(is_held_out(group, fraction=fraction, seed=seed) for group in ordered)
+    count = min(max(count, 1), len(ordered) - 1) if ordered else 0
+    sides = sides_of(rows, fraction=fraction, seed=seed)
+    assert {each.group for each in rows if sides.holds_out(each)} == set(ordered[:count])
+
+
+def test_a_few_rows_tell_how_all_are_split() -> None:
+    read: list[Chat] = []
+
+    def rows() -> Iterator[Chat]:
+        for each in ROWS:
+            read.append(each)
+            yield each
+
+    sides = sides_of(rows(), fraction=0.2, seed=0)
+    assert len(read) < 100
+    assert [each for each in ROWS if sides.holds_out(each)] == split(ROWS, fraction=0.2, seed=0)[1]
 
 
 def test_a_fraction_of_nothing_holds_nothing_out() -> None:

@@ -7,7 +7,6 @@ at all (another encoding, a broken array, no rows) is a `DataError`.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mingshi.data.formats.array_text import BrokenArray, elements
 from mingshi.errors import DataError, Problem
 from mingshi.types import Reject
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 64 << 20  # bytes: one longer line is a damaged file, and would be held in memory whole
 HEAD = 1 << 16  # bytes looked at to tell the encoding
-_BLANK = re.compile(r"[ \t\r\n]*")
 _NOT_FINITE = re.compile(r"-?(NaN|Infinity)")
 
 
@@ -56,7 +55,7 @@ Raw = Row | Reject
 
 
 def file_rows(name: str) -> Iterator[Raw]:
-    """Every row of a file, in order; blank lines are not rows. Nothing but one array file is held in memory whole."""
+    """Every row of a file, in order; blank lines are not rows. No file is held in memory whole."""
     path = Path(name)
     reader = _reader(path, name)
     try:
@@ -69,6 +68,25 @@ def file_rows(name: str) -> Iterator[Raw]:
         raise _file_error(name, f"cannot be read ({error.strerror or error})") from error
     if empty:
         raise _file_error(name, "holds no rows", "Give it at least one row, or take it out of `data`.")
+
+
+def row_count(name: str) -> int | None:
+    """How many rows a file seems to hold, for a progress bar; None where only reading them all would tell."""
+    path = Path(name)
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(path) as table:
+                return int(table.metadata.num_rows)
+        except (pyarrow.ArrowException, OSError):
+            return None  # reading it says what is wrong
+    if kind not in (".jsonl", ".txt"):
+        return None
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(partial(file.read, HEAD), b""))
 
 
 def _reader(path: Path, name: str) -> Callable[[Path, str], Iterator[Raw]]:
@@ -176,7 +194,7 @@ def _text_rows(path: Path, name: str) -> Iterator[Raw]:
 
 def _json_rows(path: Path, name: str) -> Iterator[Raw]:
     """One object on each line, or one array of objects: told by the first character, not by the ending."""
-    first = next((raw for _, _, raw in _lines(path) if not raw.isspace()), b"").strip()
+    first = next((raw for _, _, raw in _lines(path) if not raw.isspace()), b"").strip()[:2]
     if first.startswith(b"["):
         yield from _array_rows(path, name)
     elif first == b"{":
@@ -202,44 +220,16 @@ def _json_object(text: str, place: str = "column {}") -> Mapping[str, Any]:
 
 
 def _array_rows(path: Path, name: str) -> Iterator[Raw]:
-    """The elements of one array. The standard library finds where each ends, so that it can be named by its line."""
-    try:
-        text = _decoded(path.read_bytes(), 0).removeprefix("\ufeff")
-    except BadRow as bad:
-        raise _file_error(name, bad.detail) from bad
-    decoder = json.JSONDecoder()
-    place = _after_blank(text, text.index("[") + 1)
-    line = 1 + text.count("\n", 0, place)
-    more = text[place : place + 1] != "]"
-    while more:
+    """The elements of one array, each named by the line on which it starts."""
+    with path.open("rb") as file:
         try:
-            _, end = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            column = place - text.rfind("\n", 0, place)
-            what = f"the array is broken in the row that starts at column {column} ({_first_words(error)})"
-            raise _file_error(name, what, "Mend or complete it.", line=line) from error
-        try:
-            yield Row(source=name, line=line, fields=_json_object(text[place:end], "character {} of the row"))
-        except BadRow as bad:
-            yield bad.reject(name, line)
-        comma = _after_blank(text, end)
-        following = _after_blank(text, comma + 1)
-        line += text.count("\n", place, following)
-        more = text[comma : comma + 1] == ","
-        place = following if more else comma
-    if text[place : place + 1] != "]":
-        raise _file_error(name, "after this row there is neither a comma nor the array's end", "Add it.", line=line)
-    if _after_blank(text, place + 1) != len(text):
-        raise _file_error(name, "there is text after the array's end", "Take it out.", line=line)
-
-
-def _after_blank(text: str, place: int) -> int:
-    match = _BLANK.match(text, place)
-    return match.end() if match else place
-
-
-def _first_words(error: Exception) -> str:
-    return str(error)[:80]
+            for line, text in elements(file):
+                try:
+                    yield Row(source=name, line=line, fields=_json_object(text, "character {} of the row"))
+                except BadRow as bad:
+                    yield bad.reject(name, line)
+        except BrokenArray as broken:
+            raise _file_error(name, broken.what, broken.mend, line=broken.line) from broken
 
 
 # Tables
