@@ -1,4 +1,4 @@
-"""Preference pairs side by side with TRL's DPOTrainer: `python -m benchmarks.dpo`."""
+"""Preference pairs side by side with TRL's DPOTrainer: `python -m benchmarks dpo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.side_by_side import Contest, Sides, compete
+from benchmarks.side_by_side import Contest, Peer, Sides, compete
 from benchmarks.summary import GIB, Spread, Told, faults, markdown, peers
 from benchmarks.task import PAIR_SETTINGS, PairOutcome, PairTask, Task
 from mingshi.model.assets import asset_folder
@@ -39,6 +39,7 @@ class PairSummary:
     peak: Spread  # GiB ever resident
     loaded: Spread  # GiB resident before the first step
     computed: float  # tokens that went through the network in training, with padding, over real tokens
+    sharing: float  # tokens read over those of both texts of every pair, each written out
     first_loss: float  # ln 2 where the network is its own reference
     mean_loss: float  # over the timed steps, first round
     margin: float  # mean reward margin over the timed steps, first round
@@ -71,6 +72,7 @@ def summarise(outcomes: Sequence[PairOutcome], task: Task) -> PairSummary:
         peak=spread(lambda outcome: outcome.peak_bytes / GIB),
         loaded=spread(lambda outcome: outcome.loaded_bytes / GIB),
         computed=sum(first.processed[timed]) / sum(first.real[timed]),
+        sharing=sum(first.read[timed]) / sum(first.written[timed]),
         first_loss=first.losses[0],
         mean_loss=statistics.mean(first.losses[timed]),
         margin=statistics.mean(first.margins[timed]),
@@ -101,6 +103,7 @@ def table(summaries: Mapping[str, PairSummary], limit: float) -> str:
             ("peak memory, GiB", [side.peak.text(2) for side in sides]),
             ("memory before the first step, GiB", [side.loaded.text(2) for side in sides]),
             ("tokens computed in a step over real tokens", [f"{side.computed:.2f}" for side in sides]),
+            ("tokens read over tokens there", [f"{side.sharing:.2f}" for side in sides]),
             ("first loss (ln 2 is 0.6931)", [f"{side.first_loss:.4f}" for side in sides]),
             ("mean loss of the timed steps", [f"{side.mean_loss:.4f}" for side in sides]),
             ("mean reward margin of the timed steps", [f"{side.margin:.4f}" for side in sides]),
@@ -149,20 +152,24 @@ def tell(sides: Sides, task: Task, fingerprint: str, limit: float) -> Told:
 
 CONTEST = Contest(
     name="dpo",
-    title="Preference pairs with LoRA",
+    title="Preference pairs with LoRA, side by side with TRL",
     about="Direct preference optimisation side by side with TRL.",
     examples="pairs",
     data=asset_folder("llamafactory") / "dpo_en_demo.json",
     made_by="scripts/fetch llamafactory",
     longest=768,
     ours="benchmarks.ours_dpo",
-    peer="benchmarks.peers.trl_dpo",
+    peers={name: Peer("benchmarks.peers.trl_dpo", setting, "trl") for name, setting in PAIR_SETTINGS.items()},
     task=PairTask,
-    settings=PAIR_SETTINGS,
     outcome=PairOutcome,
     tell=tell,
 )
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    return compete(CONTEST, words)
+
+
 if __name__ == "__main__":
-    sys.exit(compete(CONTEST))
+    sys.exit(main())

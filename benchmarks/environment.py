@@ -1,4 +1,4 @@
-"""The peer's own environment, and processes started with the right variables."""
+"""The peers' own environments, and processes started with the right variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,30 @@ from benchmarks.machine import threads
 from benchmarks.task import ALLOCATOR
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ROOT / "benchmarks" / "peers" / "requirements-trl.txt"
-PEER = ROOT / ".venv-trl"
+PINS = ROOT / "benchmarks" / "peers"
+OWN = ""  # no environment but this project's
+
+# The environments of peers/requirements-NAME.txt, and what is put there without what it asks for.
+ENVIRONMENTS: Mapping[str, Sequence[str]] = {
+    "trl": (),
+    "unsloth": ("unsloth==2026.10.9", "unsloth_zoo==2026.10.9"),  # they ask for what a GPU needs
+}
 
 
-def peer_python() -> str:
-    """The interpreter of the peer's environment, which is made on first use and again when the pins change."""
-    python, mark = PEER / "bin" / "python", PEER / "installed"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+def peer_python(environment: str) -> str:
+    """The interpreter of a peer's environment, which is made on first use and again when the pins change."""
+    if environment == OWN:
+        return sys.executable
+    folder, requirements = ROOT / f".venv-{environment}", PINS / f"requirements-{environment}.txt"
+    python, mark, alone = folder / "bin" / "python", folder / "installed", ENVIRONMENTS[environment]
+    wanted = hashlib.sha256(requirements.read_bytes() + " ".join(alone).encode()).hexdigest()
     if not mark.exists() or mark.read_text() != wanted:
-        print(f"installing the peer into {PEER.name}", file=sys.stderr)
-        venv.create(PEER, with_pip=True)
+        print(f"installing the peer into {folder.name}", file=sys.stderr)
+        venv.create(folder, with_pip=True)
         torch = shlex.split(os.environ.get("MINGSHI_TORCH", "torch==2.13.0"))  # as scripts/setup chooses the build
-        for wanted_packages in (torch, ["-r", str(REQUIREMENTS)]):
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted_packages], check=True)
+        for packages in (torch, ["-r", str(requirements)], ["--no-deps", *alone] if alone else []):
+            if packages:
+                subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         mark.write_text(wanted)
     return str(python)
 

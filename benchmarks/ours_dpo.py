@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.encoded import texts
-from benchmarks.ours import STREAM, adapted, answer, trained, work
+from benchmarks.ours import STREAM, adapted, trained, work
 from benchmarks.pairs import Pair, pairs_fingerprint, read_pairs
 from benchmarks.rows import Row
+from benchmarks.side import answer
 from benchmarks.task import PairOutcome, PairTask
 from mingshi.display import Silent
 from mingshi.objectives.dpo import Dpo, pair
@@ -39,7 +40,7 @@ def run_ours(task: PairTask, *, stream: int = STREAM) -> PairOutcome:
     seconds = time.perf_counter() - began
     prepared = work(task, model, samples, objective, companion=companion, stream=stream)
     seen = pairs_fingerprint(_seen(objective, sample) for sample in samples)
-    outcome, steps = trained(prepared, [pair.tokens for pair in pairs], seen)
+    outcome, steps = trained(prepared, [pair.tokens for pair in pairs], [pair.written for pair in pairs], seen)
     return PairOutcome(
         **asdict(outcome),
         margins=[step.metrics["reward_margin"] for step in steps],
@@ -54,4 +55,4 @@ def _seen(objective: Dpo, sample: Sample) -> tuple[Row, Row]:
 
 
 if __name__ == "__main__":
-    answer(PairTask, run_ours)
+    answer(run_ours, PairTask)

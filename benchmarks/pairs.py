@@ -26,6 +26,11 @@ class Pair:
         return len(self.prompt_ids) + self.trained
 
     @property
+    def written(self) -> int:
+        """Both texts, each with the prompt."""
+        return len(self.prompt_ids) + self.tokens
+
+    @property
     def trained(self) -> int:
         """Tokens that are targets."""
         return len(self.chosen_ids) + len(self.rejected_ids)

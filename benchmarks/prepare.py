@@ -1,4 +1,4 @@
-"""What both sides start from: rows as tokens and masks, and one set of LoRA weights.
+"""What both sides start from: rows as tokens and masks, and one set of weights.
 
 `python -m benchmarks.prepare REQUEST` runs in this project's environment and prints one JSON line. A process of its
 own, so that the driver, which waits beside every measurement, stays small.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,13 +23,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.encoded import texts
 from benchmarks.pairs import Pair, pairs_fingerprint, write_pairs
+from benchmarks.profiles import AS_THEY_ARE, cut
 from benchmarks.rows import Row, fingerprint, trained_share, write_rows
 from mingshi.data.formats import DataSource, read, read_rows
-from mingshi.model.load import Text, load_text
+from mingshi.model.load import Text, load, load_text
+from mingshi.model.student import first_layers, save_student
 from mingshi.objectives import Dpo, Sft
 from mingshi.types import Example, Objective, Reject, Sample
 
 RANK, ALPHA = 16, 32
+FULL_RATE = 2e-5  # of learning, where every weight trains
 
 Item = TypeVar("Item")
 
@@ -41,39 +45,57 @@ class Request:
     data: str
     folder: str
     count: int  # rows wanted
-    kind: Literal["sft", "dpo"] = "sft"
+    kind: Literal["sft", "dpo", "distill", "generate"] = "sft"
     longest: int = 1024  # tokens of one text: rows with more are left out, so that neither side cuts any
     seed: int = 0
+    batch: int = 1  # rows of a step
+    adapter: Literal["lora", "full"] = "lora"
+    profile: str = AS_THEY_ARE  # of profiles.py
+    layers: int = 0  # distill: those that the student has
+    new_tokens: int = 0  # generate: the most of an answer
 
 
 def prepare(request: Request) -> dict[str, Any]:
-    """Write the rows and the adapter; return their places and what the rows are like. Raises ValueError."""
+    """Write what both sides start from: `task` has its places, `told` what the rows are like. Raises ValueError."""
     folder = Path(request.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    made = _rows(request, folder) if request.kind == "sft" else _pairs(request, folder)
-    write_adapter(request.model, folder / "adapter", request.seed)
-    return made | {"adapter": str(folder / "adapter")}
+    return {"sft": _rows, "dpo": _pairs, "distill": _taught, "generate": _prompts}[request.kind](request, folder)
 
 
 def _rows(request: Request, folder: Path) -> dict[str, Any]:
     every = list(render(Path(request.data), request.model))
-    rows = _drawn(every, [len(row.tokens) for row in every], request)
+    if request.profile == AS_THEY_ARE:
+        rows = _drawn(every, [len(row.tokens) for row in every], request)
+        left_out = sum(len(row.tokens) > request.longest for row in every)
+    else:
+        drawn = random.Random(request.seed).sample(every, len(every))
+        rows, left_out = cut(drawn, request.profile, request.count, seed=request.seed), 0
+    rate = {} if request.adapter == "lora" else {"learning_rate": FULL_RATE}
+    task = {"rows": str(folder / "rows.jsonl"), "adapter": _weights(request, folder), **rate}
+    return {"task": task, "told": _written(rows, folder) | {"left_out": left_out}}
+
+
+def _written(rows: list[Row], folder: Path) -> dict[str, Any]:
     write_rows(folder / "rows.jsonl", rows)
     return {
-        "rows": str(folder / "rows.jsonl"),
         "fingerprint": fingerprint((row.tokens, row.mask) for row in rows),
         "trained_share": trained_share(rows),
-        "left_out": sum(len(row.tokens) > request.longest for row in every),
         "lengths": _tenths([len(row.tokens) for row in rows]),
     }
+
+
+def _weights(request: Request, folder: Path) -> str:
+    if request.adapter == "full":
+        return ""
+    write_adapter(request.model, folder / "adapter", request.seed)
+    return str(folder / "adapter")
 
 
 def _pairs(request: Request, folder: Path) -> dict[str, Any]:
     every = list(render_pairs(Path(request.data), request.model))
     pairs = _drawn(every, [pair.longest for pair in every], request)
     write_pairs(folder / "pairs.jsonl", pairs)
-    return {
-        "rows": str(folder / "pairs.jsonl"),
+    told = {
         "fingerprint": pairs_fingerprint(pair.texts() for pair in pairs),
         "trained_share": sum(pair.trained for pair in pairs) / sum(pair.tokens for pair in pairs),
         "left_out": sum(pair.longest > request.longest for pair in every),
@@ -83,6 +105,34 @@ def _pairs(request: Request, folder: Path) -> dict[str, Any]:
             for column in zip(*((pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in pairs), strict=True)
         ],
     }
+    return {"task": {"rows": str(folder / "pairs.jsonl"), "adapter": _weights(request, folder)}, "told": told}
+
+
+def _taught(request: Request, folder: Path) -> dict[str, Any]:
+    """Rows of like length in one step, and a student: the first layers of the model, which teaches it."""
+    every = list(render(Path(request.data), request.model))
+    rows = sorted(_drawn(every, [len(row.tokens) for row in every], request), key=lambda row: len(row.tokens))
+    steps = [rows[start : start + request.batch] for start in range(0, len(rows), request.batch)]
+    random.Random(request.seed).shuffle(steps)
+    student = folder / f"student-{request.layers}"
+    shutil.rmtree(student, ignore_errors=True)
+    whole = load(request.model)
+    layers = whole.network.config.get_text_config().num_hidden_layers
+    save_student(first_layers(whole, request.layers), student, of=layers, fitted=False)
+    task = {"model": str(student), "teacher": request.model, "rows": str(folder / "rows.jsonl"), "adapter": ""}
+    return {"task": task, "told": _written([row for step in steps for row in step], folder)}
+
+
+def _prompts(request: Request, folder: Path) -> dict[str, Any]:
+    """The beginnings of rows, up to their answers, and the tokens that end one."""
+    text, prompts = load_text(request.model), []
+    for row in render(Path(request.data), request.model):
+        begin = row.mask.index(1)
+        prompts.append(Row(tokens=row.tokens[:begin], mask=(0,) * begin))
+    drawn = _drawn(prompts, [len(prompt.tokens) + request.new_tokens for prompt in prompts], request)
+    stop = sorted(text.template.stop)
+    task = {"rows": str(folder / "rows.jsonl"), "stop": stop, "new_tokens": request.new_tokens}
+    return {"task": task, "told": _written(drawn, folder)}
 
 
 def _drawn(every: list[Item], lengths: list[int], request: Request) -> list[Item]:

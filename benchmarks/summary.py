@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.task import Outcome
 
 GIB = 2**30
-PLACES = ("rows", "adapter")  # folders of the machine that measured: not for a page
+PLACES = ("rows", "adapter", "teacher")  # folders of the machine that measured: not for a page
 CURVES = {"losses": "loss of each step", "margins": "reward margin of each step"}
 METHOD = "Medians over rounds, lowest and highest in brackets; warm-up steps are not timed."
 
@@ -55,7 +55,8 @@ class Summary:
     first_step: Spread  # seconds, the first step alone
     peak: Spread  # GiB ever resident
     loaded: Spread  # GiB resident before the first step
-    padding: float  # processed over real tokens
+    padding: float  # tokens computed, with padding, over tokens read
+    sharing: float  # tokens read over tokens there: below 1 where beginnings in common are read once
     mean_loss: float  # over the timed steps' trained tokens, first round
     smallest_gradient: float  # norm; 0 would mean that nothing was trained
     change: float  # largest change of a trained weight
@@ -65,21 +66,20 @@ def summarise(outcomes: Sequence[Outcome], warm_up: int) -> Summary:
     """All rounds of one side."""
     first = outcomes[0]
     return Summary(
-        real_rate=Spread.of([_rate(outcome, outcome.real, warm_up) for outcome in outcomes]),
-        trained_rate=Spread.of([_rate(outcome, outcome.trained, warm_up) for outcome in outcomes]),
+        real_rate=Spread.of([outcome.rate(warm_up) for outcome in outcomes]),
+        trained_rate=Spread.of(
+            [sum(outcome.trained[warm_up:]) / sum(outcome.seconds[warm_up:]) for outcome in outcomes]
+        ),
         step_seconds=Spread.of([statistics.median(outcome.seconds[warm_up:]) for outcome in outcomes]),
         first_step=Spread.of([outcome.seconds[0] for outcome in outcomes]),
         peak=Spread.of([outcome.peak_bytes / GIB for outcome in outcomes]),
         loaded=Spread.of([outcome.loaded_bytes / GIB for outcome in outcomes]),
-        padding=sum(first.processed[warm_up:]) / sum(first.real[warm_up:]),
+        padding=sum(first.processed[warm_up:]) / sum(first.read[warm_up:]),
+        sharing=sum(first.read[warm_up:]) / sum(first.written[warm_up:]),
         mean_loss=mean_loss(first, warm_up),
         smallest_gradient=min(min(outcome.gradient_norms) for outcome in outcomes),
         change=min(outcome.change for outcome in outcomes),
     )
-
-
-def _rate(outcome: Outcome, tokens: Sequence[int], warm_up: int) -> float:
-    return sum(tokens[warm_up:]) / sum(outcome.seconds[warm_up:])
 
 
 def mean_loss(outcome: Outcome, warm_up: int) -> float:
@@ -121,7 +121,8 @@ def table(summaries: Mapping[str, Summary], limit: float) -> str:
         ("seconds, first step", [side.first_step.text(2) for side in summaries.values()]),
         ("peak memory, GiB", [side.peak.text(2) for side in summaries.values()]),
         ("memory before the first step, GiB", [side.loaded.text(2) for side in summaries.values()]),
-        ("tokens with padding over real tokens", [f"{side.padding:.2f}" for side in summaries.values()]),
+        ("tokens computed, with padding, over tokens read", [f"{side.padding:.2f}" for side in summaries.values()]),
+        ("tokens read over tokens there", [f"{side.sharing:.2f}" for side in summaries.values()]),
         ("mean loss of the timed steps", [f"{side.mean_loss:.4f}" for side in summaries.values()]),
         ("smallest gradient norm", [f"{side.smallest_gradient:.3g}" for side in summaries.values()]),
         ("largest change of a weight", [f"{side.change:.3g}" for side in summaries.values()]),
@@ -163,11 +164,11 @@ def comparison(summaries: Mapping[str, Summary], sides: Mapping[str, Sequence[Ou
 def note(title: str, report: Mapping[str, Any], told: Told, date: datetime.date) -> str:
     """A markdown page: what was measured, on what, the table, every side's settings and curves."""
     parts = [
-        f"# {title}, side by side with TRL ({date.isoformat()})",
+        f"# {title} ({date.isoformat()})",
         _listing("Machine", report["machine"]),
         _listing("Task", {name: value for name, value in report["task"].items() if name not in PLACES}),
         _listing("Rows", report["rows"]),
-        _listing("Matrix-product limit", report["roof"]),
+        _listing("Matrix-product limit", report["roof"]) if report["roof"] else "",
         f"## Results\n\n{told.method}\n\n{told.table}",
         "\n".join(f"* {sentence}" for sentence in [*told.faults, *told.sentences]),
     ]

@@ -1,6 +1,6 @@
 """What both sides are given and what both give back.
 
-The peer runs in an environment of its own, so this file and `rows.py` use the standard library alone.
+A peer runs in an environment of its own, so this file, `rows.py` and `side.py` use the standard library alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Task:
 
     model: str  # a folder in the Hub's layout
     rows: str  # JSON lines, see rows.py; (warm_up + steps) * batch of them
-    adapter: str  # a PEFT folder with the LoRA weights that both sides start from
+    adapter: str  # a PEFT folder with the LoRA weights that both sides start from; empty: every weight trains
     warm_up: int = 3  # steps run and not timed
     steps: int = 20  # steps timed
     batch: int = BATCH  # examples an optimiser step
@@ -68,6 +68,61 @@ class PairSetting(Setting):
     precompute: bool = False  # the reference before the first step and once, instead of in each step
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillTask(Task):
+    """A student, `model`, whose every weight trains, and a teacher whose distributions it is drawn to.
+
+    The loss of a step is the mean over its trained tokens of `alpha KL(teacher || student) + (1 - alpha) nats`. After
+    the warm-up the rows of `steps` steps are gone through `epochs` times. They are grouped by length for both sides.
+    """
+
+    teacher: str  # a folder in the Hub's layout
+    warm_up: int = 1
+    steps: int = 8  # of one epoch
+    epochs: int = 2
+    learning_rate: float = 1e-4
+    alpha: float = 0.5
+
+    @property
+    def order(self) -> list[int]:
+        """Which of the file's steps each optimiser step takes."""
+        epoch = range(self.warm_up, self.warm_up + self.steps)
+        return [*range(self.warm_up), *(step for _ in range(self.epochs) for step in epoch)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSetting:
+    """How the plain loop carries that out: float32 weights under autocast, the teacher in bfloat16."""
+
+    micro_batch: int = 8
+    selected: bool = False  # logits of trained tokens alone, instead of everywhere
+    attention: str = "sdpa"
+    allocator: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateTask:
+    """Prompts that are answered greedily: `warm_up` batches first, and then the `steps` batches that are timed."""
+
+    model: str
+    rows: str  # prompts as rows without targets
+    stop: list[int]  # tokens that end an answer
+    warm_up: int = 1
+    steps: int = 4
+    batch: int = 16  # prompts
+    new_tokens: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSetting:
+    """How a peer answers."""
+
+    micro_batch: int = 8  # prompts of a batch, padded on the left
+    grouped: bool = False  # prompts of like length share a batch
+    attention: str = "sdpa"
+    allocator: bool = False
+
+
 # The fastest found (notes/2026-11-22-peer-tuning.md), with this project's allocator variables.
 TUNED = Setting(weights="bfloat16", checkpointing=False, grouped=True, attention="eager", allocator=True)
 # The same with the reference computed once, and two pairs together: four took 20 GiB.
@@ -84,6 +139,12 @@ SETTINGS = {
     "tuned-lean": replace(TUNED, micro_batch=2),
 }
 
+UNSLOTH_SETTINGS = {
+    # What FastLanguageModel says when nothing is said, without its quantisation to four bits.
+    "unsloth": Setting(weights="bfloat16"),
+    "unsloth-tuned": TUNED,
+}
+
 PAIR_SETTINGS = {
     # What DPOConfig says when nothing is said.
     "defaults": PairSetting(),
@@ -94,18 +155,26 @@ PAIR_SETTINGS = {
 }
 
 
+LOOP_SETTINGS = {
+    # As it is usually written.
+    "loop": LoopSetting(),
+    # As a careful practitioner would, with this project's allocator variables.
+    "careful": LoopSetting(selected=True, attention="eager", allocator=True),
+}
+
+GENERATE_SETTINGS = {
+    "defaults": GenerateSetting(),
+    "tuned": GenerateSetting(micro_batch=16, grouped=True, allocator=True),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What one process measured. Lists have an entry for each optimiser step, warm-up included."""
+class Measured:
+    """What one process measured. Lists have an entry for each step, warm-up included."""
 
     fingerprint: str  # of the rows as they reached the network
     seconds: list[float]
-    real: list[int]  # tokens that are not padding
-    processed: list[int]  # tokens with padding
-    trained: list[int]  # tokens that count in the loss
-    losses: list[float]
-    gradient_norms: list[float]  # before clipping
-    change: float  # largest change of any trained weight
+    real: list[int]  # tokens that are not padding; of answers, those that were generated
     loaded_bytes: int  # resident before the first step
     peak_bytes: int  # most ever resident
     versions: dict[str, str] = field(default_factory=dict)
@@ -115,6 +184,23 @@ class Outcome:
         """The one line that a side prints."""
         return json.dumps(asdict(self))
 
+    def rate(self, warm_up: int) -> float:
+        """Real tokens a second of the timed steps."""
+        return sum(self.real[warm_up:]) / sum(self.seconds[warm_up:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Measured):
+    """What a training process measured."""
+
+    processed: list[int]  # tokens that the network computed, padding among them
+    read: list[int]  # those of them that are no padding
+    written: list[int]  # tokens of all texts, each written out from its beginning
+    trained: list[int]  # tokens that count in the loss
+    losses: list[float]
+    gradient_norms: list[float]  # before clipping
+    change: float  # largest change of any trained weight
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairOutcome(Outcome):
@@ -123,6 +209,24 @@ class PairOutcome(Outcome):
     margins: list[float]  # mean over a step's pairs: reward of the chosen answer less that of the rejected one
     accuracies: list[float]  # share of a step's pairs whose margin is above zero
     reference_seconds: float  # before the first step, for every pair of the task; 0 where each step has its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillOutcome(Outcome):
+    """The same of a `DistillTask`."""
+
+    teacher_seconds: float  # before the first step, for every row of the task; 0 where each step asks the teacher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Measured):
+    """What a process that answers prompts measured: a pass over the warm-up's prompts, and one over the others."""
+
+    answers: list[list[int]]  # of the timed prompts in their order, without the tokens that end them
+
+    def rate(self, warm_up: int) -> float:
+        """New tokens a second of the timed pass."""
+        return self.real[1] / self.seconds[1]
 
 
 def resident_bytes(name: str = "VmRSS") -> int:

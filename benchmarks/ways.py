@@ -1,4 +1,4 @@
-"""What each reshaping of the computation gives: `python -m benchmarks.ways`.
+"""What each reshaping of the computation gives: `python -m benchmarks ways`.
 
 One process trains the benchmark's rows with the network as it is and with one thing changed, in turns, each change
 with a network of its own, and prints the median seconds of a step. Nothing else may run meanwhile.
@@ -58,6 +58,7 @@ CHANGES: dict[str, Change] = {
     "attention by autograd": lambda: patch.object(attention, "attended", by_autograd),
     "attention in blocks of 256": lambda: patch.object(attention, "BLOCKS", (256, 256)),
     "stock attention and last layer": lambda: patch.object(load, "streamline", lambda network: False),
+    "beginnings read for each text": lambda: patch.object(attention, "share_prefixes", lambda *stream: None),
     "frozen weights in their own layout": lambda: patch.object(lora_linear, "PACKED_BYTES", 0),
 }
 
@@ -88,19 +89,20 @@ def measure(task: Task, rounds: int) -> dict[str, list[float]]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    line = argparse.ArgumentParser(prog="python -m benchmarks.ways", description=(__doc__ or "").split(":")[0])
+    line = argparse.ArgumentParser(prog="python -m benchmarks ways", description=(__doc__ or "").split(":")[0])
     line.add_argument("--rounds", type=int, default=7)
     line.add_argument("--steps", type=int, default=2, help="steps of a round")
     line.add_argument("--force", action="store_true", help="measure on a busy machine too")
     line.add_argument("--json", action="store_true")
-    chosen = line.parse_args(words)
+    given = sys.argv[1:] if words is None else words
+    chosen = line.parse_args(given)
     refuse_if_busy(chosen.force)
     if not ALLOCATOR.items() <= os.environ.items():  # read when a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.ways", *sys.argv[1:]], {**os.environ, **ALLOCATOR})
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.ways", *given], {**os.environ, **ALLOCATOR})
     model = str(asset_folder("smollm2-135m"))
     rows = str(ROOT / "data" / "docstrings" / "train.jsonl")
     made = prepare(Request(model=model, data=rows, folder=str(WORK / "ways"), count=chosen.steps * BATCH))
-    task = Task(model=model, rows=made["rows"], adapter=made["adapter"], warm_up=0, steps=chosen.steps)
+    task = Task(model=model, warm_up=0, steps=chosen.steps, **made["task"])
     found = measure(task, chosen.rounds)
     usual = statistics.median(found["as it is"])
     if chosen.json:

@@ -6,9 +6,7 @@ that counts.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +32,8 @@ Item = TypeVar("Item")
 class Counted:
     """What was in one micro-batch."""
 
-    real: int  # tokens that are not padding
+    real: int  # tokens that are not padding, a prompt that two answers have in common once
+    read: int  # tokens that are not padding
     processed: int  # tokens with padding
     trained: int  # tokens that count in the loss
     rows: list[Any]  # for the fingerprint
@@ -106,7 +105,7 @@ def arguments(task: Task, setting: Setting, longest: int, folder: str) -> dict[s
         "max_grad_norm": task.clip,
         "max_length": max(1024, longest),
         "train_sampling_strategy": "sequential",
-        "model_init_kwargs": {"dtype": setting.weights, "attn_implementation": setting.attention},
+        "model_init_kwargs": {"dtype": weights(task, setting), "attn_implementation": setting.attention},
         "bf16": setting.autocast,
         "gradient_checkpointing": setting.checkpointing,
         "use_cpu": True,
@@ -118,8 +117,15 @@ def arguments(task: Task, setting: Setting, longest: int, folder: str) -> dict[s
     }
 
 
-def lora(task: Task) -> peft.LoraConfig:
-    """The shape of the task's adapter."""
+def weights(task: Task, setting: Setting) -> str:
+    """What the network is loaded in: small updates are lost in bfloat16, so weights that train are float32."""
+    return setting.weights if task.adapter else "float32"
+
+
+def lora(task: Task) -> peft.LoraConfig | None:
+    """The shape of the task's adapter; None where every weight trains."""
+    if not task.adapter:
+        return None
     saved = json.loads((Path(task.adapter) / "adapter_config.json").read_text())
     return peft.LoraConfig(
         r=saved["r"],
@@ -131,9 +137,12 @@ def lora(task: Task) -> peft.LoraConfig:
 
 
 def start_from(trainer: Any, task: Task) -> None:
-    """Set the LoRA weights to those of the task. Raises ValueError if they do not fit."""
-    weights = load_file(Path(task.adapter) / "adapter_model.safetensors")
-    result: Any = peft.set_peft_model_state_dict(trainer.model, weights)
+    """Set the LoRA weights, where there are any, to those of the task. Raises ValueError if they do not fit."""
+    if not task.adapter:
+        return
+    result: Any = peft.set_peft_model_state_dict(
+        trainer.model, load_file(Path(task.adapter) / "adapter_model.safetensors")
+    )
     if result.unexpected_keys or any("lora_" in key for key in result.missing_keys):
         raise ValueError("the adapter of the task does not fit the peer's modules")
 
@@ -167,6 +176,8 @@ def trained(
         seconds=[after - before for before, after in zip(clock.times, clock.times[1:], strict=False)],
         real=fold([counted.real for counted in counter.counted], pieces),
         processed=fold([counted.processed for counted in counter.counted], pieces),
+        read=fold([counted.read for counted in counter.counted], pieces),
+        written=fold([counted.read for counted in counter.counted], pieces),
         trained=fold([counted.trained for counted in counter.counted], pieces),
         losses=[entry["loss"] for entry in logs],
         gradient_norms=[entry["grad_norm"] for entry in logs],
@@ -182,11 +193,3 @@ def trained(
 def fold(counts: Sequence[int], pieces: int) -> list[int]:
     """Micro-batch counts summed into step counts."""
     return [sum(counts[start : start + pieces]) for start in range(0, len(counts), pieces)]
-
-
-def answer(task: type[Task], setting: type[Setting], measure: Callable[..., Outcome]) -> None:
-    """Read the task and the setting from the command line; what the libraries print goes to standard error."""
-    given = task(**json.loads(sys.argv[1])), setting(**json.loads(sys.argv[2]))
-    with contextlib.redirect_stdout(sys.stderr):
-        outcome = measure(*given)
-    print(outcome.dumps())

@@ -16,8 +16,9 @@ import torch
 import trl  # type: ignore[import-not-found]
 
 from benchmarks.pairs import pairs_fingerprint, read_pairs
-from benchmarks.peers.trainer import Counted, answer, arguments, arrange, lora, start_from, trained
+from benchmarks.peers.trainer import Counted, arguments, arrange, lora, start_from, trained
 from benchmarks.rows import Row
+from benchmarks.side import answer
 from benchmarks.task import PairOutcome, PairSetting, PairTask
 
 
@@ -61,6 +62,7 @@ def count(batch: dict[str, torch.Tensor]) -> Counted:
     second_prompts = kept[pairs:] & ~targets[pairs:]
     return Counted(
         real=int(kept.sum()) - int(second_prompts.sum()),
+        read=int(kept.sum()),
         processed=kept.numel(),
         trained=int(targets[:, 1:].sum()),
         rows=list(zip(texts[:pairs], texts[pairs:], strict=True)),
@@ -81,4 +83,4 @@ def measure(task: PairTask, setting: PairSetting) -> PairOutcome:
 
 
 if __name__ == "__main__":
-    answer(PairTask, PairSetting, measure)
+    answer(measure, PairTask, PairSetting)

@@ -56,19 +56,18 @@ def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     made = prepare(Request(model=str(folder), data=str(data), folder=str(place), count=8, kind="dpo"))
     task = PairTask(
         model=str(folder),
-        rows=made["rows"],
-        adapter=made["adapter"],
         steps=3,
         batch=2,
         learning_rate=0.01,
+        **made["task"],
     )
-    return task, made
+    return task, made["told"]
 
 
 def test_pairs_survive_the_disk(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.jsonl", PAIRS)
     assert read_pairs(tmp_path / "pairs.jsonl") == PAIRS
-    assert (PAIRS[0].tokens, PAIRS[0].trained, PAIRS[0].longest) == (7, 5, 5)
+    assert (PAIRS[0].tokens, PAIRS[0].trained, PAIRS[0].longest, PAIRS[0].written) == (7, 5, 5, 9)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,8 @@ def test_both_sides_learn_the_same(prepared: tuple[PairTask, dict[str, Any]], pr
     setting = PairSetting(micro_batch=1, checkpointing=False, autocast=False, precompute=precompute)
     ours, theirs = run_ours(task), peer.measure(task, setting)
     assert ours.fingerprint == theirs.fingerprint == made["fingerprint"]
-    assert (ours.real, ours.trained) == (theirs.real, theirs.trained)
+    assert (ours.real, ours.trained, ours.written) == (theirs.real, theirs.trained, theirs.written)
+    assert sum(ours.read) < sum(theirs.read)
     assert sum(ours.processed) <= sum(ours.real) < sum(theirs.processed)
     assert ours.losses[0] == pytest.approx(math.log(2), abs=1e-4)
     assert ours.losses == pytest.approx(theirs.losses, abs=2e-3)
@@ -147,6 +147,8 @@ ONE = PairOutcome(
     seconds=[9.0, 2.0, 4.0],
     real=[100, 100, 200],
     processed=[150, 150, 300],
+    read=[100, 100, 200],
+    written=[150, 150, 300],
     trained=[50, 10, 30],
     losses=[math.log(2), 0.6, 0.5],
     gradient_norms=[0.5, 0.4, 0.6],
@@ -169,6 +171,7 @@ def test_a_first_epoch_is_charged_with_its_share_of_the_reference_pass() -> None
     assert (summary.later_real.median, summary.first_real.median) == (50, 300 / 8)
     assert summary.reference.median == pytest.approx(3 / 18)
     assert summary.computed == 1.5
+    assert summary.sharing == pytest.approx(2 / 3)
     assert (summary.mean_loss, summary.margin, summary.accuracy) == pytest.approx((0.55, 0.2, 0.75))
     within = summarise([replace(ONE, reference_seconds=0.0)], TASK)
     assert within.first_pairs == within.later_pairs

@@ -74,7 +74,8 @@ def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_the_driver_stays_small() -> None:
-    code = "import sys, benchmarks.sft; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    drivers = "benchmarks.sft, benchmarks.distill, benchmarks.generate, benchmarks.startup, benchmarks.__main__"
+    code = f"import sys, {drivers}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -108,4 +109,6 @@ def test_the_limit_counts_every_weight_of_the_body() -> None:
     }
     norms = 576 * (2 * 30 + 1)
     assert sum(product.weights for product in body(config)) + head(config).weights + norms == 134_515_008
-    assert limit({"body_seconds": 0.001, "head_seconds": 0.002}, trained_share=0.5) == pytest.approx(500)
+    measured = {"body_seconds": 0.001, "head_seconds": 0.002}
+    assert limit(measured, trained_share=0.5) == pytest.approx(500)
+    assert limit(measured, trained_share=0.5, whole=True) == pytest.approx(500 / 1.5)

@@ -15,6 +15,8 @@ ONE = Outcome(
     seconds=[9.0, 2.0, 4.0],
     real=[100, 100, 200],
     processed=[150, 150, 300],
+    read=[100, 90, 160],
+    written=[100, 100, 200],
     trained=[50, 10, 30],
     losses=[3.0, 2.0, 1.0],
     gradient_norms=[0.5, 0.4, 0.6],
@@ -32,7 +34,8 @@ def test_rates_count_real_tokens_of_the_timed_steps_alone() -> None:
     assert summary.trained_rate.median == 40 / 6
     assert summary.first_step.median == 9.0
     assert summary.step_seconds.median == 3.0
-    assert summary.padding == 450 / 300
+    assert summary.padding == 450 / 250
+    assert summary.sharing == 250 / 300
     assert summary.peak.median == 4.0
 
 
@@ -95,7 +98,7 @@ def test_the_note_has_the_table_and_the_curves_but_no_folders() -> None:
         "sides": {"ours": [asdict(ONE)]},
     }
     told = Told(summaries=summaries, table=rendered, sentences=["a sentence"], faults=[])
-    page = note("LoRA fine-tuning", report, told, datetime.date(2026, 1, 2))
+    page = note("LoRA fine-tuning, side by side with TRL", report, told, datetime.date(2026, 1, 2))
     assert page.startswith("# LoRA fine-tuning, side by side with TRL (2026-01-02)")
     assert rendered in page and "* a sentence" in page
     assert "3.0000, 2.0000, 1.0000" in page
