@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mingshi.cli_pairs import pairs
+from mingshi.cli_score import score as score_predictions
 from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, note, print_json, say, terminal
 from mingshi.ending import failed
 from mingshi.errors import Problem, RecipeError
@@ -275,6 +276,7 @@ def chat(
 
 
 app.command()(pairs)
+app.command()(score_predictions)
 
 
 @app.command()

@@ -181,7 +181,7 @@ class Single:
         return self.names[int(self.shares_NK[place].argmax() if predicted else self.truth_N[place])]
 
     def metrics(self) -> list[str]:
-        return ["accuracy", "macro_f1", "weighted_f1", "micro_f1", "mcc", "roc_auc", "ece", *_by_class(self.names)]
+        return ["accuracy", "macro_f1", "weighted_f1", "micro_f1", "mcc", "roc_auc", "ece", *by_class(self.names)]
 
     def confusion(self, counts_RN: np.ndarray) -> np.ndarray:
         """`[R, K, K]`: how many of a true class (rows) were taken for each (columns)."""
@@ -196,7 +196,7 @@ class Single:
         true_RK, taken_RK = matrix_RKK.sum(2), matrix_RKK.sum(1)
         total_R = true_RK.sum(1)
         seen_K = np.isin(np.arange(len(self.names)), np.concatenate([self.truth_N, self.shares_NK.argmax(1)]))
-        rates = _rates(hits_RK, true_RK, taken_RK, seen_K)
+        rates = rates_of(hits_RK, true_RK, taken_RK, seen_K)
         accuracy_R = hits_RK.sum(1) / total_R
         covariance_R = hits_RK.sum(1) * total_R - (true_RK * taken_RK).sum(1)
         spread_R = (total_R**2 - (true_RK**2).sum(1)) * (total_R**2 - (taken_RK**2).sum(1))
@@ -240,14 +240,14 @@ class Multi:
         return ", ".join(name for name, chosen in zip(self.names, chosen_K, strict=True) if chosen)
 
     def metrics(self) -> list[str]:
-        return ["accuracy", "macro_f1", "weighted_f1", "micro_f1", "roc_auc", "ece", *_by_class(self.names)]
+        return ["accuracy", "macro_f1", "weighted_f1", "micro_f1", "roc_auc", "ece", *by_class(self.names)]
 
     def measure(self, counts_RN: np.ndarray) -> np.ndarray:
         """`[R, M]`; accuracy is the share of texts that are right in every class."""
         taken_NK = self.shares_NK > 0.5
         hits_RK = counts_RN @ (taken_NK & self.truth_NK)
         true_RK, taken_RK = counts_RN @ self.truth_NK, counts_RN @ taken_NK
-        rates = _rates(hits_RK, true_RK, taken_RK, np.ones(len(self.names), dtype=bool))
+        rates = rates_of(hits_RK, true_RK, taken_RK, np.ones(len(self.names), dtype=bool))
         columns = [
             counts_RN @ (taken_NK == self.truth_NK).all(1) / counts_RN.sum(1),
             rates.macro_R,
@@ -297,22 +297,24 @@ class Numbers:
 # Arithmetic
 
 
-def _by_class(names: Sequence[str]) -> list[str]:
+def by_class(names: Sequence[str]) -> list[str]:
     return [f"{rate}.{name}" for name in names for rate in ("precision", "recall", "f1")]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Rates:
+class Rates:
+    """Precision, recall and F1 of classes, and what they come to together."""
+
     macro_R: np.ndarray
     weighted_R: np.ndarray
     by_class_RM: np.ndarray  # precision, recall and F1 of each class in turn
 
 
-def _rates(hits_RK: np.ndarray, true_RK: np.ndarray, taken_RK: np.ndarray, seen_K: np.ndarray) -> _Rates:
+def rates_of(hits_RK: np.ndarray, true_RK: np.ndarray, taken_RK: np.ndarray, seen_K: np.ndarray) -> Rates:
     """F1's means over the classes that any text has or is taken for; weighted: by how many have it."""
     f1_RK = _divided(2 * hits_RK, true_RK + taken_RK)
     each_RK3 = np.stack([_divided(hits_RK, taken_RK), _divided(hits_RK, true_RK), f1_RK], axis=2)
-    return _Rates(
+    return Rates(
         macro_R=f1_RK[:, seen_K].mean(1),
         weighted_R=_divided((f1_RK * true_RK).sum(1), true_RK.sum(1)),
         by_class_RM=each_RK3.reshape(len(hits_RK), -1),

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from mingshi.evals.tokens import Cut, cutter
+
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 EXACT_MATCH = "norm:nfkc-strip"
 
-# Han with its extensions and compatibility forms, kana, and Hangul syllables: each character is a token.
-CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003347f"
-TOKEN = re.compile(f"[a-z0-9]+|[{CJK}]")
 SENTENCE_END = re.compile("[。！？]+[”’」』）》]*")
 
 
-class Tokens:
-    """Lower-case runs of Latin letters and digits as `rouge-score` cuts them, and single CJK characters."""
-
-    def tokenize(self, text: str) -> list[str]:
-        """The name that `rouge_score` calls."""
-        return TOKEN.findall(text.lower())
-
-
-def rouge(reference: str, prediction: str) -> dict[str, float]:
-    """F-measures of ROUGE-1, -2, -L and -Lsum (Lin 2004), each from 0 to 1.
+def rouge(
+    reference: str | Sequence[str], prediction: str, *, cut: Cut = "char", stem: bool = False
+) -> dict[str, float]:
+    """F-measures of ROUGE-1, -2, -L and -Lsum (Lin 2004), each from 0 to 1; of several references the best, by kind.
 
     For -Lsum a sentence ends at a line break, as in `rouge-score`, and after 。！？. Two texts without a token in
     common, or without any token, score 0.
     """
-    scores = _scorer().score(_one_sentence_a_line(reference), _one_sentence_a_line(prediction))
-    return {kind: float(scores[kind].fmeasure) for kind in KINDS}
+    references = [reference] if isinstance(reference, str) else reference
+    written = _one_sentence_a_line(prediction)
+    found = [_scorer(cut, stem).score(_one_sentence_a_line(each), written) for each in references]
+    return {kind: max(float(scores[kind].fmeasure) for scores in found) for kind in KINDS}
 
 
-def signature(kind: str) -> str:
+def signature(kind: str, *, cut: Cut = "char", stem: bool = False) -> str:
     """What the number depends on: `rougeL|tok:cjk-char|stem:no|rouge_score:0.1.2`."""
-    return f"{kind}|tok:cjk-char|stem:no|rouge_score:{version('rouge-score')}"
+    return f"{kind}|{cutter(cut, stem).signature()}|rouge_score:{version('rouge-score')}"
 
 
 def exact_match(reference: str, prediction: str) -> float:
@@ -54,8 +50,8 @@ def _one_sentence_a_line(text: str) -> str:
 
 
 @cache
-def _scorer() -> Any:
+def _scorer(cut: Cut, stem: bool) -> Any:
     # Imported late: it brings nltk, which `mingshi --help` need not wait for.
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(list(KINDS), tokenizer=Tokens())
+    return RougeScorer(list(KINDS), tokenizer=cutter(cut, stem))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import betaincinv, ndtr, ndtri
+from scipy.special import bdtr, betaincinv, ndtr, ndtri
 
 from mingshi.types import Score
 
@@ -211,3 +211,60 @@ def _ends(value: float, drawn_R: np.ndarray, without_N: np.ndarray | None) -> tu
         return math.nan, math.nan
     low, high = np.percentile(drawn_R, shares * 100)
     return float(low), float(high)
+
+
+# Two systems on the same items
+
+
+def compared(
+    first_NK: np.ndarray, second_NK: np.ndarray, statistic: Statistic, *, signatures: Sequence[str], seed: int = 0
+) -> list[tuple[Score, float]]:
+    """`first - second` of statistics `[..., K] -> [..., M]` of sums: the interval by paired bootstrap, and a p-value.
+
+    The p-value is that of paired randomisation (Noreen 1989; Riezler and Maxwell 2005): how often a difference as large
+    comes about when each item's two answers are exchanged by the toss of a coin. Unlike the shifted bootstrap it errs
+    no more often than it says, however few items there are; for a share it is the sampled form of McNemar's test.
+    """
+
+    def change(counts_RN: np.ndarray) -> np.ndarray:
+        difference: np.ndarray = statistic(counts_RN @ first_NK) - statistic(counts_RN @ second_NK)
+        return difference
+
+    scores = measured(change, len(first_NK), signatures=signatures, seed=seed)
+    p_values = _randomised(first_NK, second_NK, statistic, seed)
+    return list(zip(scores, p_values.tolist(), strict=True))
+
+
+def _randomised(first_NK: np.ndarray, second_NK: np.ndarray, statistic: Statistic, seed: int) -> np.ndarray:
+    """Two-sided p-values `[M]`; nan where the statistic has no value."""
+    count, gaps_NK = len(first_NK), second_NK - first_NK
+    first_1K, second_1K = first_NK.sum(0, keepdims=True), second_NK.sum(0, keepdims=True)
+    seen_M = (statistic(first_1K) - statistic(second_1K))[0]
+    generator = np.random.default_rng([seed, 1])  # other draws than the interval's
+
+    def exchanged(rows: np.ndarray) -> np.ndarray:
+        moved_RK = generator.integers(0, 2, (len(rows), count)).astype(np.float64) @ gaps_NK
+        difference: np.ndarray = statistic(first_1K + moved_RK) - statistic(second_1K - moved_RK)
+        return difference
+
+    tosses = min(MEASURED_RESAMPLES, max(FEWEST_RESAMPLES, DRAWS // max(count, 1)))
+    drawn_RM = np.abs(_in_chunks(exchanged, tosses, max(count, 1)))
+    as_large_M = (drawn_RM >= np.abs(seen_M) - 1e-12 * np.maximum(1.0, np.abs(seen_M))).sum(0)
+    return np.where(np.isfinite(seen_M), (as_large_M + 1) / (tosses + 1), math.nan)
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """The exact two-sided p-value of the items on which just one of two systems is right (McNemar 1947)."""
+    fewer, decided = min(wins, losses), wins + losses
+    return 1.0 if wins == losses else min(1.0, 2 * float(bdtr(fewer, decided, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values that hold for all of the tests together (Holm 1979); a test without one (nan) is none."""
+    adjusted = [math.nan] * len(p_values)
+    order = sorted((place for place, p in enumerate(p_values) if math.isfinite(p)), key=lambda place: p_values[place])
+    least = 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mingshi.evals.rouge import Tokens, exact_match, rouge, signature
+from mingshi.evals.rouge import exact_match, rouge, signature
+from mingshi.evals.tokens import Tokens
 
 
 def test_identical_chinese_texts_score_one_and_unrelated_ones_nothing() -> None:

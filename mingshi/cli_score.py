@@ -1,0 +1,87 @@
+"""The command `mingshi score`: predictions that exist already, without the model that made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, print_json, say, terminal
+from mingshi.errors import Problem, RecipeError
+
+COLUMNS = ("prediction", "reference", "label", "id", "group")
+
+
+def score(
+    data: Annotated[
+        Path, typer.Argument(help="Rows with `prediction` and `reference` (a text or several), or with `label`.")
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="With commas: exact_match, token_f1, rouge, bleu, chrf, bertscore, length, distinct, repetition, "
+            "accuracy, classification. Without it: what the rows allow and needs no model."
+        ),
+    ] = "",
+    paired: Annotated[
+        Path | None, typer.Option(help="Another file of the same rows in the same order, to be compared.")
+    ] = None,
+    tokens: Annotated[Literal["char", "word"], typer.Option(help="How Chinese is cut; words by rjieba.")] = "char",
+    stem: Annotated[bool, typer.Option("--stem", help="ROUGE on the stems of Latin words.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="BERTScore's model: a folder or a name.")] = None,
+    layer: Annotated[int | None, typer.Option(help="BERTScore's layer; 0 is the embeddings.")] = None,
+    idf: Annotated[bool, typer.Option("--idf", help="BERTScore: rare tokens weigh more.")] = False,
+    rescale: Annotated[bool, typer.Option("--rescale", help="BERTScore: unrelated references score 0.")] = False,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="A field that the file names otherwise: reference=answer")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    on_bad_row: BadRowOption = "error",
+    lang: LanguageOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Score predictions that exist already, with intervals; compare two files of them."""
+    chosen = language(lang)
+    from mingshi.evals.scoring import Scoring, metric_names
+    from mingshi.workflows.score import Predictions
+    from mingshi.workflows.score import score as scored
+
+    wanted = {"tokens": tokens, "stem": stem, "encoder": encoder, "layer": layer, "idf": idf, "rescale": rescale}
+    scoring = _checked(Scoring, wanted | {"metrics": metric_names(metrics), "seed": seed})
+    paths = [str(data), *([str(paired)] if paired is not None else [])]
+    source = _checked(Predictions, {"paths": paths, "columns": _columns(columns or []), "on_bad_row": on_bad_row})
+    with terminal() as display:
+        report = scored(source, scoring, display=display)
+    if json:
+        print_json(report)
+        return
+    from mingshi.workflows.score_told import described
+
+    for line in described(report, paths, language=chosen):
+        say(line)
+
+
+def _columns(told: list[str]) -> dict[str, str]:
+    """Our field names and the files' own."""
+    found: dict[str, str] = {}
+    for each in told:
+        ours, equals, theirs = each.partition("=")
+        if not equals or not theirs or ours not in COLUMNS:
+            raise RecipeError(f"--column {each}: not a field and its name", f"Fields are {', '.join(COLUMNS)}.")
+        found[ours] = theirs
+    return found
+
+
+def _checked(kind: Any, values: dict[str, Any]) -> Any:
+    """Settings out of options; what does not do is said in one line each."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for each in error.errors():
+            option = f"--{str(each['loc'][0]).replace('_', '-')} {each['input']}: " if each["loc"] else ""
+            problems.append(Problem(what=f"{option}{each['msg'].removeprefix('Value error, ')}"))
+        raise RecipeError(problems) from None
