@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mingshi.errors import RecipeError
+from mingshi.ranks import onlooking
 
 if TYPE_CHECKING:
     from mingshi.terminal import Terminal
@@ -21,6 +22,8 @@ LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh: the langu
 
 
 def print_json(value: Any) -> None:
+    if onlooking():
+        return
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
@@ -29,6 +32,8 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str = "") -> None:
+    if onlooking():
+        return
     from mingshi.terminal import harmless
 
     print(harmless(text))
@@ -37,7 +42,11 @@ def say(text: str = "") -> None:
 def terminal() -> Terminal:
     from mingshi.terminal import Terminal
 
-    return Terminal()
+    if not onlooking():
+        return Terminal()
+    from rich.console import Console
+
+    return Terminal(Console(quiet=True))
 
 
 def language(asked: str) -> str:
@@ -49,4 +58,5 @@ def language(asked: str) -> str:
 
 
 def note(text: str) -> None:
-    print(text, file=sys.stderr)
+    if not onlooking():
+        print(text, file=sys.stderr)

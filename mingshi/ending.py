@@ -6,10 +6,12 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from types import FrameType
 
 from mingshi.errors import MingshiError, Preempted, Problem, RecipeError, ResourceError
+from mingshi.ranks import FIRST_WORDS, met, onlooking, place
 
 READER_LEFT = 141  # what a shell sees of a command that SIGPIPE ended
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
@@ -20,18 +22,25 @@ def failed(error: Exception, *, debug: bool = False) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held back has nowhere to go
         return READER_LEFT
+    if onlooking() and not met():
+        time.sleep(FIRST_WORDS)  # where process 0 has said the same, the launcher ends this one meanwhile
     if debug:
         traceback.print_exception(error)
     known = error if isinstance(error, MingshiError) else _known(error)
     if known is None:
         first = str(error).splitlines()[0] if str(error) else ""
-        _say(f"error: a fault of ours: {type(error).__name__}: {first[:300]}. --debug shows where.")
+        _say(f"{_head()}a fault of ours: {type(error).__name__}: {first[:300]}. --debug shows where.")
         return MingshiError.exit_code
     for problem in known.problems:
-        _say(f"error: {problem}")
+        _say(f"{_head()}{problem}")
     if len(known.problems) > 1:
         _say(f"{len(known.problems)} problems")
     return known.exit_code
+
+
+def _head() -> str:
+    """Which process speaks, where it is not the one that speaks for all."""
+    return f"error: {place()}: " if onlooking() else "error: "
 
 
 def _known(error: Exception) -> MingshiError | None:
@@ -62,5 +71,6 @@ def leave_on_request() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"error: stopped by a signal. Go on with --resume.\n")
+    if not onlooking():
+        os.write(2, b"error: stopped by a signal. Go on with --resume.\n")
     os._exit(Preempted.exit_code)

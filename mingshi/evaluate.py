@@ -14,6 +14,7 @@ from mingshi.evals import Generation, Perplexity, PreferenceAccuracy, compare, s
 from mingshi.model.load import Model
 from mingshi.objectives import Sft
 from mingshi.prepare import TestSet
+from mingshi.ranks import Onlooker
 from mingshi.recipe import Evaluator, Recipe
 from mingshi.record import Record
 from mingshi.types import Batch, Objective, Sample, Score, Scores
@@ -72,13 +73,13 @@ class Suite:
     recipe: Recipe
     model: Model
     tests: TestSet
-    record: Record
+    record: Record | Onlooker
     display: Display
     results: dict[tuple[str, str], Scores] = field(default_factory=dict)  # (when, kind)
 
     def run(self, *, when: str, stage: int, step: int) -> None:
-        """Run them all and record what they say. With no test set there is nothing to say."""
-        if not len(self.tests.samples):
+        """Run them all and record what they say. With no test set, or no record, there is nothing to say."""
+        if not len(self.tests.samples) or isinstance(self.record, Onlooker):
             return
         for evaluator in self.recipe.evals:
             scores = self._measured(evaluator, untrained=when == "before")
@@ -89,7 +90,7 @@ class Suite:
 
     def _measured(self, evaluator: Evaluator, *, untrained: bool) -> Scores:
         recipe, objective = self.recipe, self.recipe.stages[-1].objective
-        settings = (evaluator, objective, recipe.seed, recipe.stream)
+        settings = (evaluator, objective, recipe.seed, recipe.budget)
         name = measured.key(self.model, self.tests.ledger, settings) if untrained else None
         scores = measured.recall(name)
         if scores is not None:
@@ -100,7 +101,7 @@ class Suite:
             self.model,
             self.tests,
             objective=objective,
-            stream=recipe.stream,
+            stream=recipe.budget,
             seed=recipe.seed,
             display=self.display,
             before=self.results.get(("before", evaluator.kind)),

@@ -5,6 +5,8 @@ Nothing here evaluates, saves or prints: whoever draws the steps does, in the bo
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,10 @@ import torch
 from mingshi.data.plan import Plan, micro_batches
 from mingshi.errors import DivergedError, ModelError
 from mingshi.model.attached import PLAIN, Attached, frozen_sample, idle
+from mingshi.model.reference import fingerprint
 from mingshi.optim import Optimiser, learning_rate
+from mingshi.ranks import ALONE, Ranks, share
+from mingshi.shortage import halving
 from mingshi.types import Batch, Network, Objective, Sample, Step
 
 
@@ -35,6 +40,7 @@ class Work:
     device: str
     seed: int
     adapter: Attached = PLAIN
+    ranks: Ranks = ALONE
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """All that a checkpoint must hold to go on bit for bit, by the part that it belongs to."""
@@ -45,6 +51,13 @@ class Work:
         """The inverse of `tensors`."""
         self.optimiser.restore(tensors)
         self.adapter.restore(self.network, tensors.get("adapter", {}))
+
+    def fingerprint(self) -> list[str]:
+        """Of all weights, and of those that train: the same on every process that trains the same network."""
+        digest = hashlib.sha256()
+        for weight in self.optimiser.weights:
+            digest.update(weight.master.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return [fingerprint(self.network), digest.hexdigest()]
 
     def restore_weights(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """The weights alone: to use them, not to train on."""
@@ -60,12 +73,19 @@ def train(work: Work, *, start: int = 0) -> Iterator[Step]:
     """
     work.network.train()
     checked = False
+    budget = work.budget
+    scattered = work.ranks.count > 1 and work.objective.additive and not draws(work.network)
     for number in range(start, work.plan.steps):
         began = time.perf_counter()
         chosen = [work.samples[int(index)] for index in work.plan.indices(number)]
-        batches = list(_batches(work, chosen, number))
-        weight = math.fsum(batch.weight for batch, _ in batches) or 1.0  # nothing to train on is a loss of zero
-        total, metrics = _accumulate(work, batches, weight)
+        if work.objective.additive and (work.ranks.count == 1 or scattered):
+            attempt = functools.partial(_attempt, work, chosen, number, scattered)
+            longest = max(len(sample.tokens) for sample in chosen)
+            sums, budget = halving(attempt, budget, smallest=longest, drop=work.optimiser.clear)
+        else:  # where processes share out streams, all must cut them alike
+            sums = _attempt(work, chosen, number, scattered, budget)
+        whole, weight, total, metrics = sums
+        total, metrics = _over_all(work, total, metrics)
         rate = learning_rate(work.optimiser.optim, peak=work.peak, step=number, steps=work.plan.steps)
         norm = work.optimiser.gradient_norm()
         ids = tuple(sample.id for sample in chosen)
@@ -86,22 +106,56 @@ def train(work: Work, *, start: int = 0) -> Iterator[Step]:
             loss=total / weight,
             learning_rate=rate,
             gradient_norm=norm,
-            tokens=sum(len(batch.tokens) for batch, _ in batches),
-            trained=sum(len(batch.target) for batch, _ in batches),
+            tokens=sum(len(batch.tokens) for batch in whole),
+            trained=sum(len(batch.target) for batch in whole),
             seconds=time.perf_counter() - began,
             ids=ids,
             metrics=metrics,
+            stream=budget,
         )
 
 
-def _batches(work: Work, samples: Sequence[Sample], number: int) -> Iterator[tuple[Batch, int]]:
-    """The step's packed streams, each with the seed of its dropout: a function of (seed, step, place) alone."""
-    cuts = micro_batches([len(sample.tokens) for sample in samples], work.budget)
-    if not work.objective.additive:
-        cuts = [list(range(len(samples)))]
-    for place, cut in enumerate(cuts):
+def _attempt(
+    work: Work, chosen: Sequence[Sample], number: int, scattered: bool, budget: int
+) -> tuple[list[Batch], float, float, dict[str, float]]:
+    """A step's batches, their weight, and what `_accumulate` gives, in streams of so many tokens at most."""
+    batches = list(_batches(work, chosen, number, budget, scattered=scattered))
+    whole = [batch for batch, _ in batches]
+    if work.ranks.count > 1:  # each knows the whole step without asking
+        whole = [work.objective.collate(chosen, "cpu")]
+    weight = math.fsum(batch.weight for batch in whole) or 1.0  # nothing to train on is a loss of zero
+    return whole, weight, *_accumulate(work, batches, weight)
+
+
+def _batches(
+    work: Work, samples: Sequence[Sample], number: int, budget: int, *, scattered: bool
+) -> Iterator[tuple[Batch, int]]:
+    """This process's packed streams of a step, each with the seed of its dropout.
+
+    The seed is a function of (seed, step, place) alone, and so is what lies at a place: with dropout, processes share
+    out the very streams that one would compute. Without it a step may be `scattered`: shared out sample by sample.
+    """
+    lengths = [len(sample.tokens) for sample in samples]
+    if scattered:
+        mine = share(lengths, work.ranks.count)[work.ranks.number]
+        found = micro_batches([lengths[index] for index in mine], budget)
+        cuts = list(enumerate([mine[index] for index in cut] for cut in found))
+    else:
+        whole = micro_batches(lengths, budget) if work.objective.additive else [list(range(len(samples)))]
+        sizes = [sum(lengths[index] for index in cut) for cut in whole]
+        cuts = [(place, whole[place]) for place in share(sizes, work.ranks.count)[work.ranks.number]]
+    for place, cut in cuts:
         batch = work.objective.collate([samples[index] for index in cut], work.device)
         yield batch, (work.seed * 1_000_003 + number) * 1_009 + place
+
+
+def draws(network: Network) -> bool:
+    """Does the network draw random numbers while it trains, by its settings or by what was put into it?"""
+    settings = network.config.get_text_config().to_dict()
+    set_to = (settings[name] for name in settings if "drop" in name)
+    return any(isinstance(value, float) and value > 0 for value in set_to) or any(
+        isinstance(module, torch.nn.Dropout) and module.p > 0 for module in network.modules()
+    )
 
 
 def _accumulate(work: Work, batches: Sequence[tuple[Batch, int]], weight: float) -> tuple[float, dict[str, float]]:
@@ -120,12 +174,19 @@ def _accumulate(work: Work, batches: Sequence[tuple[Batch, int]], weight: float)
         for name, value in loss.metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
     metrics = {name: value / weight for name, value in sums.items()}
-    penalty = work.adapter.penalty(work.network)
+    penalty = work.adapter.penalty(work.network) if work.ranks.first else None
     if penalty is not None:
         torch.autograd.backward(penalty)
         work.optimiser.gather()
         metrics["penalty"] = float(penalty.detach())
     return total, metrics
+
+
+def _over_all(work: Work, total: float, metrics: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    """Both, and the gradients, over all processes."""
+    found = work.ranks.added({"": total, **metrics})
+    work.ranks.add_gradients([one.master for one in work.optimiser.weights])
+    return found.pop(""), found
 
 
 def _require_gradients(work: Work) -> None:

@@ -13,14 +13,14 @@ from mingshi.data.formats import DataSource, read
 from mingshi.data.row_problem import RowProblem
 from mingshi.display import Display, Silent
 from mingshi.errors import DataError
+from mingshi.memory import accounts_of, choose, free_bytes, resident
+from mingshi.memory import described as memory_words
 from mingshi.model.load import Text, choose_device, choose_precision, load_text
 from mingshi.objectives import Distill, Sft
 from mingshi.objectives.dpo import rendered_answers, shared_tokens
-from mingshi.prepare import prepare, prepare_tests, require_fitting, settled
+from mingshi.prepare import Prepared, prepare, prepare_tests, require_fitting, settled
 from mingshi.recipe import Recipe
 from mingshi.types import Chat, Example, Labelled, Preference, Reject, Rendered
-
-ATTENTION_BYTES = 2  # a kept score, per head and pair of tokens
 
 
 def preview(recipe: Recipe, *, rows: int = 5, longest: bool = False) -> list[dict[str, Any]]:
@@ -104,6 +104,7 @@ def _token_text(text: Text, token: int, piece: str) -> str:
 def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
     """What a run would do, without doing it: resolved recipe, rows, tokens, steps, memory, time."""
     display = display or Silent()
+    interpreter = resident()
     recipe = settled(recipe)
     text = load_text(recipe.model, template=recipe.template)
     require_fitting(recipe, text)
@@ -111,8 +112,9 @@ def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
     tests = prepare_tests(recipe.test, recipe.stages[-1].objective, text, display)
     shape = network_shape(recipe)
     rate = matrix_rate(choose_device(recipe.device), recipe)
+    needed = _memory(recipe, text, stages, interpreter)
     told = []
-    for stage, prepared in zip(recipe.stages, stages, strict=True):
+    for stage, prepared, memory in zip(recipe.stages, stages, needed, strict=True):
         summary = prepared.summary(stage.objective)
         del summary["lengths"]
         tokens = summary["tokens"] * prepared.plan.steps / prepared.plan.steps_per_epoch
@@ -121,7 +123,7 @@ def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
         rate_reason = stage.default_learning_rate()
         summary |= {
             "learning_rate": stage.optim.learning_rate or rate_reason[0],
-            "memory_gb": round(_memory(shape, recipe, stage.adapter.kind) / 1e9, 1),
+            "memory": memory,
             "minutes": round(products / (0.55 * rate) / 60, 1),
         }
         told.append(summary)
@@ -136,7 +138,7 @@ def plan(recipe: Recipe, *, display: Display | None = None) -> dict[str, Any]:
 
 
 def network_shape(recipe: Recipe) -> dict[str, int]:
-    """Numbers of weights, from the configuration alone: all, the body's and the head's; and the widths."""
+    """Numbers of weights, from the configuration alone: all, the body's and the head's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -146,7 +148,6 @@ def network_shape(recipe: Recipe) -> dict[str, int]:
     settings = AutoConfig.from_pretrained(place)
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(settings)
-    text = settings.get_text_config()
     head = network.get_output_embeddings().weight
     embedding = network.get_input_embeddings().weight.numel()
     whole = sum(parameter.numel() for parameter in network.parameters())
@@ -155,22 +156,19 @@ def network_shape(recipe: Recipe) -> dict[str, int]:
         "parameters": whole,
         "body": whole - embedding - (0 if tied else head.numel()),
         "head": head.numel(),
-        "layers": text.num_hidden_layers,
-        "width": text.hidden_size,
-        "inner": getattr(text, "intermediate_size", None) or 4 * text.hidden_size,  # GPT-2 names none
-        "heads": text.num_attention_heads,
     }
 
 
-def _memory(shape: Mapping[str, int], recipe: Recipe, kind: str) -> float:
-    """Bytes at the peak: weights, masters with their moments, and what one stream keeps for its backward."""
-    import torch
-
-    size = 2 if choose_precision(recipe.precision, choose_device(recipe.device)) == torch.bfloat16 else 4
-    trained = shape["parameters"] if kind == "full" else 0.04 * shape["parameters"]
-    kept = shape["layers"] * (12 * shape["width"] + 5 * shape["inner"]) * size * recipe.stream
-    scores = shape["layers"] * shape["heads"] * recipe.stream * 256 * ATTENTION_BYTES * size
-    return shape["parameters"] * size + 16 * trained + kept + scores + 0.6e9
+def _memory(
+    recipe: Recipe, text: Text, stages: Sequence[Prepared], interpreter: int
+) -> list[dict[str, int] | dict[str, str]]:
+    """For each stage bytes by what they are for, or why they cannot be told."""
+    accounts = accounts_of(recipe, text, stages, interpreter=interpreter)
+    if isinstance(accounts, str):
+        return [{"unknown": accounts} for _ in stages]
+    free = free_bytes(accounts[0].device)
+    budget = choose(accounts, free) if recipe.stream == "auto" else recipe.budget
+    return [one.at(budget).as_dict() | {"free": free} for one in accounts]
 
 
 def matrix_rate(device: str, recipe: Recipe, *, seconds: float = 0.5) -> float:
@@ -197,6 +195,11 @@ def described(planned: Mapping[str, Any]) -> Sequence[str]:
         lines += [
             f"stage {number}    {stage['samples']:,} samples, {stage['tokens']:,} tokens, {stage['trained']:,} trained",
             f"           {stage['steps']} steps at learning rate {stage['learning_rate']:g}",
-            f"           about {stage['minutes']} minutes and {stage['memory_gb']} GB",
+            f"           about {stage['minutes']} minutes",
+            f"memory     {_memory_line(stage['memory'])}",
         ]
     return [*lines, *(f"finding    {message}" for message in planned["findings"])]
+
+
+def _memory_line(told: Mapping[str, Any]) -> str:
+    return f"cannot be estimated for this model: {told['unknown']}" if "unknown" in told else memory_words(told)

@@ -110,8 +110,11 @@ class Recipe(Settings):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """What the network computes in; what trains has float32 masters whatever this says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    stream: int = Field(default=4096, ge=128)
-    """Tokens of one packed stream: more is faster, and takes more memory. It does not change the result."""
+    stream: Literal["auto"] | Annotated[int, Field(ge=128)] = 4096
+    """Tokens of one packed stream: more is faster, and takes more memory. It does not change the result.
+
+    auto: as many as fit into the memory that is free, and no more than make it faster.
+    """
     stages: tuple[Stage, ...] = Field(min_length=1)
     test: tuple[DataSource, ...] = ()
     """Read twice: before the first stage and after the last, and by nothing else."""
@@ -119,6 +122,12 @@ class Recipe(Settings):
     """What is measured on the test set; by default the first that fits the rows of the last stage's objective."""
     keep: int = Field(default=1, ge=1)
     """Checkpoints kept besides the best."""
+
+    @property
+    def budget(self) -> int:
+        """Tokens of one stream, once they are a number."""
+        assert self.stream != "auto", "settled"
+        return self.stream
 
     @model_validator(mode="after")
     def _one_network(self) -> Recipe:

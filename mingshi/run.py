@@ -9,13 +9,13 @@ that it would have had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mingshi import checkpoint
+from mingshi import checkpoint, memory
 from mingshi.card import model_card
 from mingshi.checks.fit import fits
 from mingshi.data.plan import Plan
@@ -25,7 +25,7 @@ from mingshi.evaluate import Suite, as_json
 from mingshi.loop import Work, train
 from mingshi.model import export
 from mingshi.model.adapters import fold, trainable
-from mingshi.model.assets import cache_root
+from mingshi.model.assets import cache_root, resolve
 from mingshi.model.attached import Attached
 from mingshi.model.load import Model
 from mingshi.notebook import report_frame
@@ -42,12 +42,14 @@ from mingshi.prepare import (
     settled,
 )
 from mingshi.provenance import hash_folder
+from mingshi.ranks import Onlooker, Ranks, opened
 from mingshi.recipe import Recipe, Stage
-from mingshi.record import Record, Run, read_run
+from mingshi.record import RUN, Record, Run, read_run
 from mingshi.report.fit import verdicts
 from mingshi.report.page import write_report
 from mingshi.resume import finished, recorded_scores, refuse_changes, sweep
-from mingshi.signals import Stop
+from mingshi.shortage import is_shortage
+from mingshi.signals import Asked, Stop
 from mingshi.types import Objective, Score
 from mingshi.watching import Standing, Watch, training_sample
 
@@ -90,9 +92,10 @@ class Context:
 
     recipe: Recipe
     model: Model
-    record: Record
-    stop: Stop
+    record: Record | Onlooker
+    stop: Asked
     display: Display
+    ranks: Ranks
 
 
 def execute(
@@ -108,64 +111,94 @@ def execute(
     To resume a run that is done is no error: it comes back as it was recorded.
     """
     folder, values = Path(recipe.output), recipe.model_dump(mode="json")
-    if resume and (run := finished(folder, values)):
-        return _finished(run, display or Silent(), language)
-    record = Record.create(folder, recipe=values, command=command, resume=resume)
-    with Stop() as stop, record:
-        sweep(folder)
-        try:
-            outcome = _run(recipe, record, stop, Watched(display or Silent(), stop))
-        except Exception as error:
-            ours = error if isinstance(error, MingshiError) else _out_of_memory(error, recipe)
-            status = {5: "diverged", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
-            record.finish(status, {"error": str(ours) if ours else f"{type(error).__name__}: {error}"})
-            with suppress(Exception):  # what ended the run is what must be told
-                _judge(record, diverged=status == "diverged")
-                write_report(folder, language=language)
-            if ours is None or ours is error:
-                raise
-            raise ours from error
-    write_report(folder, language=language)
+    run = finished(folder, values) if resume else None
+    with opened(recipe.device) as ranks:
+        display = display if display is not None and ranks.first else Silent()
+        ranks.agree("run folder", run and run.run["id"])
+        if run is not None:
+            return _finished(run, display, language, ranks)
+        record = _record(folder, ranks, lambda: Record.create(folder, recipe=values, command=command, resume=resume))
+        with Stop() as stop, record:
+            if ranks.first:
+                sweep(folder)
+            try:
+                outcome = _run(recipe, record, ranks.heed(stop), Watched(display, stop), ranks)
+            except Exception as error:
+                ended = _failed(recipe, record, ranks, ranks.blame(error), language)
+                if ended is error:
+                    raise
+                raise ended from error
+        if ranks.first:
+            write_report(folder, language=language)
     return outcome
 
 
-def _out_of_memory(error: Exception, recipe: Recipe) -> ResourceError | None:
-    """torch has a type for this on CUDA; on the processor only its allocator's words."""
-    if not (isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)):
+def _record(folder: Path, ranks: Ranks, create: Callable[[], Record]) -> Record | Onlooker:
+    """The run folder: one process takes it, and the others must see it."""
+    record = create() if ranks.first else None
+    name = ranks.exchange(record and record.id)[0]
+    ranks.agree("run folder", read_run(folder).run["id"] if (folder / RUN).is_file() else None)
+    return record if record is not None else Onlooker(folder, name)
+
+
+def _failed(recipe: Recipe, record: Record | Onlooker, ranks: Ranks, error: Exception, language: str) -> Exception:
+    """Put down how a run ended; gives what to raise."""
+    ours = error if isinstance(error, MingshiError) else _out_of_memory(error, recipe, ranks)
+    status = {5: "diverged", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
+    record.finish(status, {"error": str(ours) if ours else f"{type(error).__name__}: {error}"})
+    if isinstance(record, Record):
+        with suppress(Exception):  # what ended the run is what must be told
+            _judge(record, diverged=status == "diverged")
+            write_report(record.folder, language=language)
+    return ours or error
+
+
+def _out_of_memory(error: Exception, recipe: Recipe, ranks: Ranks) -> ResourceError | None:
+    """Outside a step, or in one that processes share out: smaller streams are up to whoever reads this."""
+    if not is_shortage(error):
         return None
-    mend = f"Set `stream` below {recipe.stream}: it does not change the result. Or train with an adapter."
+    mend = f"Set `stream` lower (it is {recipe.stream}): it does not change the result. Or train with an adapter."
+    if ranks.count > 1:
+        mend += f" Each of the {ranks.count} processes holds the whole network: more of them do not make room."
     return ResourceError("the memory does not suffice for one stream", mend)
 
 
-def _finished(run: Run, display: Display, language: str) -> Outcome:
+def _finished(run: Run, display: Display, language: str, ranks: Ranks) -> Outcome:
     from mingshi.use import open_model
 
     display.say("This run is finished: there is nothing left to do")
-    sweep(run.folder)
-    write_report(run.folder, language=language)  # the process that finished may have been killed before this
+    if ranks.first:
+        sweep(run.folder)
+        write_report(run.folder, language=language)  # the process that finished may have been killed before this
     return Outcome(folder=run.folder, status="done", scores=recorded_scores(run), model=open_model(run.folder))
 
 
-def _run(recipe: Recipe, record: Record, stop: Stop, display: Display) -> Outcome:
+def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Display, ranks: Ranks) -> Outcome:
     display.say(f"Loading {recipe.model}")
-    recipe = settled(recipe)
-    model = open_for(recipe)
-    context = Context(recipe, model, record, stop, display)
+    recipe, interpreter = settled(recipe), memory.resident()
+    local = isinstance(resolve(recipe.model), Path)
+    model = open_for(recipe) if local else ranks.in_turn(lambda: open_for(recipe))
     require_fitting(recipe, model.text)
-    stages = [prepare(stage, recipe, model.text, display) for stage in recipe.stages]
-    tests = prepare_tests(recipe.test, recipe.stages[-1].objective, model.text, display)
-    _record_start(context, stages, tests)
+    stages = ranks.in_turn(lambda: [prepare(stage, recipe, model.text, display) for stage in recipe.stages])
+    recipe = memory.fitted(recipe, model.text, stages, record, display, interpreter=interpreter, ranks=ranks)
+    context = Context(recipe, model, record, stop, display, ranks)
+    last = recipe.stages[-1].objective
+    tests = ranks.in_turn(lambda: prepare_tests(recipe.test, last, model.text, display))
+    if isinstance(record, Record):
+        _record_start(context, record, stages, tests)
     suite = Suite(recipe, model, tests, record, display)
     record.truncate_after(*_resume_point(record, len(stages)))
     suite.run(when="before", stage=0, step=0)
     standings = [_train_stage(context, number, prepared) for number, prepared in enumerate(stages)]
-    _judge(record)
-    for fit in filter(None, verdicts(read_run(record.folder))):
-        display.say(f"fit: {fit['verdict'].replace('_', ' ')}. {fit['said']['en']} {fit['next']['en']}")
+    if isinstance(record, Record):
+        _judge(record)
+        for fit in filter(None, verdicts(read_run(record.folder))):
+            display.say(f"fit: {fit['verdict'].replace('_', ' ')}. {fit['said']['en']} {fit['next']['en']}")
     if model.changed:
         fold(model)  # an adapter saved alone would lose what was merged before it, so the whole model is
     suite.run(when="after", stage=len(stages) - 1, step=standings[-1].best_step)
-    _publish(context)
+    if ranks.first:
+        _publish(context)
     differences = {name: as_json(score) for name, score in suite.differences().items()}
     record.finish("done", {"stages": [asdict(standing) for standing in standings], "differences": differences})
     return Outcome(folder=record.folder, status="done", scores=suite.scores(), model=model)
@@ -187,6 +220,7 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
         standing.steps = step.number
         record.write_step(step, stage=number)
         context.display.step(step, work.plan.steps)
+        memory.note_smaller(record, context.display, step, stage=number)
         measured = len(prepared.validation) > 0 and _due(stage.evaluate, step.number, work.plan)
         if measured:
             watch.measure(standing)
@@ -196,6 +230,7 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
             raise Preempted(f"stopped after step {step.number} of {work.plan.steps}", "Go on with --resume.")
         if standing.stopped_early:
             break
+    memory.note_peak(record, stage=number, device=model.device)
     _keep_best(context, work, folder, standing)
     return standing
 
@@ -210,8 +245,11 @@ def _companion(context: Context, objective: Objective, samples: Joined) -> Any:
     """What the objective wants beside the network for these samples; the network must be as the stage begins."""
     if not len(samples):
         return None
-    folder, budget = cache_root() / "companions", context.recipe.stream
-    return objective.companion(context.model, samples, folder=folder, budget=budget, display=context.display)
+    folder, budget = cache_root() / "companions", context.recipe.budget
+    model, display = context.model, context.display
+    return context.ranks.in_turn(
+        lambda: objective.companion(model, samples, folder=folder, budget=budget, display=display)
+    )
 
 
 def _work(context: Context, stage: Stage, prepared: Prepared, attached: Attached) -> Work:
@@ -232,10 +270,11 @@ def _work(context: Context, stage: Stage, prepared: Prepared, attached: Attached
         plan=prepared.plan,
         optimiser=Optimiser(network.named_parameters(), stage.optim, rate=attached.rate),
         peak=stage.optim.learning_rate or rate,
-        budget=context.recipe.stream,
+        budget=context.recipe.budget,
         device=context.model.device,
         seed=context.recipe.seed,
         adapter=attached,
+        ranks=context.ranks,
     )
 
 
@@ -254,27 +293,32 @@ def _watch(context: Context, number: int, prepared: Prepared, held: Any, work: W
         number=number,
         record=context.record,
         display=context.display,
-        budget=context.recipe.stream,
+        budget=context.recipe.budget,
         validation=prepared.validation,
         held=held,
         sample=training_sample(prepared.samples, work.plan, count=count, seed=context.recipe.seed) if count else (),
         trained=work.companion,
+        ranks=context.ranks,
     )
 
 
 def _save(context: Context, work: Work, folder: Path, standing: Standing) -> None:
-    checkpoint.save(
-        folder,
-        run=context.record.id,
-        step=standing.steps,
-        tensors=work.tensors(),
-        state={"standing": asdict(standing)},
-        keep=context.recipe.keep,
-        best=standing.best_step or None,
-    )
+    """One process writes, when all stand at the same place, and nobody goes on before it is done."""
+    context.ranks.agree("standing", asdict(standing))
+    if context.ranks.first:
+        checkpoint.save(
+            folder,
+            run=context.record.id,
+            step=standing.steps,
+            tensors=work.tensors(),
+            state={"standing": asdict(standing)},
+            keep=context.recipe.keep,
+            best=standing.best_step or None,
+        )
+    context.ranks.exchange(standing.steps)
 
 
-def _resume_point(record: Record, stages: int) -> tuple[int, int]:
+def _resume_point(record: Record | Onlooker, stages: int) -> tuple[int, int]:
     """Stage and step of the newest whole checkpoint; everything recorded after it will be recorded again."""
     for stage in reversed(range(stages)):
         path, _ = checkpoint.latest(record.folder / "checkpoints" / f"stage-{stage}", run=record.id)
@@ -288,19 +332,23 @@ def _restore(context: Context, work: Work, folder: Path) -> Standing:
     path, notes = checkpoint.latest(folder, run=context.record.id)
     for note in notes:
         context.display.say(note)
-    if path is None:
-        return Standing()
-    saved = checkpoint.load(path)
-    work.restore(saved.tensors)
-    standing = Standing(**saved.state["standing"])
-    context.display.say(f"Resuming after step {standing.steps} of {work.plan.steps}")
+    standing = Standing()
+    if path is not None:
+        saved = checkpoint.load(path)
+        work.restore(saved.tensors)
+        standing = Standing(**saved.state["standing"])
+        context.display.say(f"Resuming after step {standing.steps} of {work.plan.steps}")
+    context.ranks.agree("checkpoint", standing.steps)
+    if context.ranks.count > 1:
+        context.ranks.agree("network", work.fingerprint())
     return standing
 
 
 def _keep_best(context: Context, work: Work, folder: Path, standing: Standing) -> None:
     """Put the weights of the best validation score back, where they are not the last ones; nothing is saved after."""
     best_step = standing.best_step or None
-    checkpoint.tidy(folder, run=context.record.id, step=standing.steps, keep=context.recipe.keep, best=best_step)
+    if context.ranks.first:
+        checkpoint.tidy(folder, run=context.record.id, step=standing.steps, keep=context.recipe.keep, best=best_step)
     if standing.best_step in (0, standing.steps):
         return
     best = checkpoint.load(folder / f"step-{standing.best_step:08d}")
@@ -308,9 +356,9 @@ def _keep_best(context: Context, work: Work, folder: Path, standing: Standing) -
     context.display.say(f"Best weights restored: step {standing.best_step}")
 
 
-def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) -> None:
+def _record_start(context: Context, record: Record, stages: Sequence[Prepared], tests: TestSet) -> None:
     """What is known before the first step: rows, tokens, findings, the model."""
-    record, recipe, model = context.record, context.recipe, context.model
+    recipe, model = context.recipe, context.model
     ledger = [entry for prepared in stages for entry in prepared.ledger] + tests.ledger
     facts = model_facts(model)
     if record.resumed:
@@ -320,6 +368,8 @@ def _record_start(context: Context, stages: Sequence[Prepared], tests: TestSet) 
     findings = [finding for prepared in stages for finding in prepared.findings]
     record.write_json("findings.json", [asdict(finding) for finding in findings])
     record.update(name=record.folder.resolve().name, model=facts, device=model.device)
+    if context.ranks.count > 1:
+        record.update(processes=context.ranks.count)
     for note in model.notes:
         context.display.say(note)
     for entry in ledger:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
-from typing import Any, final
+from typing import Any, Protocol, final
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Asked(Protocol):
+    """Says whether a run should stop."""
+
+    @property
+    def requested(self) -> bool: ...
 
 
 @final
@@ -19,11 +27,14 @@ class Stop:
             for step in train(...):
                 if stop.requested: ...
 
-    Handlers belong to the main thread: opened in another one, it changes nothing and is never requested.
+    Handlers belong to the main thread: opened in another one, it changes nothing and is never requested. Of several
+    processes each may get the same signal more than once: what comes within `apart` seconds is no second one.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.apart = 0.0
+        self._heard: float | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -40,7 +51,9 @@ class Stop:
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        now = time.monotonic()
+        if self._heard is not None and now - self._heard >= self.apart:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        self._heard = now if self._heard is None else self._heard
         self.requested = True

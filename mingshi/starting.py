@@ -10,6 +10,7 @@ from io import TextIOWrapper
 
 from mingshi.ending import leave_on_request
 from mingshi.errors import RecipeError
+from mingshi.ranks import refuse_unsuitable
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 HEAVY = ("train", "eval", "predict", "chat", "merge", "pairs")  # commands that compute
@@ -25,6 +26,7 @@ def prepare(arguments: Sequence[str]) -> None:
         if not word.isascii() and any("\udc80" <= character <= "\udcff" for character in word):
             raise RecipeError(f"{word!a} is not UTF-8: it could not be recorded", "Rename it.")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    refuse_unsuitable(arguments[0])
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
 

@@ -237,6 +237,7 @@ class Step:
     trained: int  # predictions scored
     seconds: float
     ids: tuple[str, ...]
+    stream: int = 0  # tokens of one stream at most: what memory sufficed for
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,10 @@ from mingshi.model.load import Model
 from mingshi.model.reference import fingerprint
 from mingshi.objectives import Sft
 from mingshi.prepare import Joined
+from mingshi.ranks import ALONE, Onlooker, Ranks
 from mingshi.recipe import Stage
 from mingshi.record import Record
-from mingshi.types import Sample, Scores
+from mingshi.types import Sample, Score, Scores
 
 
 @dataclass(slots=True)
@@ -48,24 +49,25 @@ class Watch:
     model: Model
     stage: Stage
     number: int  # of the stage
-    record: Record
+    record: Record | Onlooker
     display: Display
     budget: int  # tokens of one packed stream
     validation: Joined
     held: Any  # what the objective wants beside the network for the validation samples
     sample: Sequence[Sample]  # of the training samples
     trained: Any  # what the objective wants beside the network for the training samples
+    ranks: Ranks = ALONE
 
     def begin(self) -> None:
         """Measure the untrained network; RecipeError where early stopping waits for a metric that is not measured."""
-        scores = self._measured(0)
+        scores = self._scores_at(0)
         early = self.stage.early_stopping
         if early is None or early.metric is None:
             return
-        known = [name for name in scores.scores if _better_higher(self.stage, name) is not None]
+        known = [name for name in scores if _better_higher(self.stage, name) is not None]
         if early.metric not in known:
             what = f"no {early.metric!r} is measured on the validation rows"
-            if early.metric in scores.scores:
+            if early.metric in scores:
                 what = f"whether {early.metric!r} is better higher or lower is not known"
             field = f"stages.{self.number}.early_stopping.metric"
             raise RecipeError(Problem(field=field, what=what, mend=f"Use one of: {', '.join(known)}."))
@@ -73,7 +75,7 @@ class Watch:
     def measure(self, standing: Standing) -> None:
         """Both sets of rows: recorded, shown, and what is watched weighed against what went before."""
         early, name = self.stage.early_stopping, self.watched
-        value = self._measured(standing.steps).scores[name].value
+        value = self._scores_at(standing.steps)[name].value
         sign = -1.0 if _better_higher(self.stage, name) else 1.0
         if _ahead(sign, value, standing.best_value) > 0:
             standing.best_value, standing.best_step = value, standing.steps
@@ -90,6 +92,11 @@ class Watch:
         """The metric that decides which weights are the best, and when to stop."""
         early = self.stage.early_stopping
         return early.metric if early is not None and early.metric is not None else self.stage.objective.headline
+
+    def _scores_at(self, step: int) -> dict[str, Score]:
+        """Of the validation rows, which process 0 measures: what follows from them follows on every process."""
+        found = self.ranks.told(lambda: {name: asdict(score) for name, score in self._measured(step).scores.items()})
+        return {name: Score(**score) for name, score in found.items()}
 
     def _measured(self, step: int) -> Scores:
         objective = self.stage.objective

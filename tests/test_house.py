@@ -22,18 +22,19 @@ PACKAGE = ROOT / "mingshi"
 # A module imports from the layers above its own, and from its own package. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "signals"),
-    ("display", "provenance", "directions", "data", "model", "optim"),
+    ("display", "provenance", "directions", "data", "model", "optim", "ranks", "shortage"),
     ("objectives", "evals", "terminal"),
     ("checks",),
     ("loop", "record", "checkpoint"),
     ("report", "notebook", "ending", "resume"),
     ("recipe",),
     ("prepare", "card", "measured"),
-    ("evaluate", "preview"),
+    ("evaluate", "memory"),
+    ("preview",),
     ("use", "watching"),
     ("run", "verify"),
     ("api", "starting", "workflows", "console"),
-    ("cli_pairs",),
+    ("cli_pairs", "cli_score"),
     ("cli",),
     ("__main__",),
 )
@@ -56,7 +57,6 @@ DYNAMIC: dict[str, str] = {
     "model.attention.attention_forward": "transformers hands every attention what the model's forward was given",
     "model.lora_linear._forward": "stands in for peft's own forward, whatever it is called with",
     "model.streamlined._switch": "stands in for a module's own forward, whatever it is called with",
-    "preview.network_shape": "GPT-2's settings name no inner width",
     "provenance._recordable": "any frozen value is written down by the names of its fields",
     "record.Record.update": "keys of run.json",
     "report.words.word": "what a sentence of either language has places for",
@@ -70,6 +70,7 @@ WIDE: dict[str, str] = {
     "cli.train": "the options of `train`",
     "cli.preview": "the options of `preview`",
     "cli_pairs.pairs": "the options of `pairs`",
+    "cli_score.score": "the options of `score`",
 }
 
 MODULES_OF_PICKLE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -45,7 +45,7 @@ YET_TO_BE_WRITTEN = {
     "mingshi/data/formats/translation.py",
     "tests/data/fixtures/translation.jsonl",
 }
-PIP = {"--index-url"}
+OTHERS = {"--index-url", "--standalone", "--nproc-per-node"}  # options of pip and torchrun
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
@@ -153,7 +153,7 @@ def test_every_command_and_option_named_exists(page: Path) -> None:
         "benchmarks/side_by_side.py",
     ):
         known |= set(OPTION.findall((ROOT / script).read_text("utf-8")))
-    assert set(OPTION.findall(text)) <= known | PIP
+    assert set(OPTION.findall(text)) <= known | OTHERS
 
 
 def test_every_exit_code_is_explained() -> None:

@@ -70,14 +70,14 @@ def lean(network: Network) -> int:
     """Give every norm and gated block that it fits the lean computation; returns how many there were."""
     count = 0
     for module in network.modules():
-        candidate, width = _candidate(module)
-        if candidate is not None and _same(module, candidate, width):
+        candidate, width = candidate_for(module)
+        if candidate is not None and computes_alike(module, candidate, width):
             module.forward = candidate
             count += 1
     return count
 
 
-def _candidate(module: Any) -> tuple[Callable[[torch.Tensor], Any] | None, int]:
+def candidate_for(module: Any) -> tuple[Callable[[torch.Tensor], Any] | None, int]:
     """The lean computation that might fit a module, and the width of what it takes."""
     parts = {name for name, _ in module.named_children()}
     own = [name for name, _ in module.named_parameters(recurse=False)]
@@ -90,7 +90,7 @@ def _candidate(module: Any) -> tuple[Callable[[torch.Tensor], Any] | None, int]:
 
 
 @torch.no_grad()
-def _same(module: Any, candidate: Callable[[torch.Tensor], Any], width: int) -> bool:
+def computes_alike(module: Any, candidate: Callable[[torch.Tensor], Any], width: int) -> bool:
     """Both in the module's own precision: the lean forward does the same operations, so it gives the same bits."""
     weight = next(module.parameters())
     rows = torch.linspace(-3, 3, 2 * width, dtype=torch.float32, device=weight.device).sin().view(1, 2, width)

@@ -92,21 +92,21 @@ def _last_layer(
 
 def streamline(network: Network) -> bool:
     """Reshape a network's attention and last layer, if its own first layers then compute what they did before."""
-    if not _fits(network):
+    if not fits(network):
         return False
     small = small_copy(network)
     before = _outcome(small)
-    _reshape(small)
+    reshape(small)
     try:
         same = torch.allclose(_outcome(small), before, rtol=0, atol=TOLERANCE * float(before.abs().max()))
     except (RuntimeError, KeyError, TypeError, ValueError):  # it hands its layers something else
         return False
     if same:
-        _reshape(network)
+        reshape(network)
     return same
 
 
-def _fits(network: Network) -> bool:
+def fits(network: Network) -> bool:
     layers = vars(network.base_model)["_modules"].get("layers")
     if layers is None or network.config.get_text_config().to_dict().get("sliding_window") is not None:
         return False
@@ -128,7 +128,7 @@ def _outcome(small: Network) -> torch.Tensor:
     return attention.packed_hidden(small, tokens, places, SEGMENTS, rows_M=wanted)
 
 
-def _reshape(network: Network) -> None:
+def reshape(network: Network) -> None:
     layers = network.base_model.layers
     forwards = [(layer.self_attn, _attention) for layer in layers] + [(layers[-1], _last_layer)]
     for module, reshaped in forwards:
