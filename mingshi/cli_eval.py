@@ -27,7 +27,15 @@ def evaluate(
     chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Of --tasks: ask in the model's own template.")
     ] = False,
-    generation: Annotated[bool, typer.Option(help="Also generate, and score with ROUGE and exact match.")] = True,
+    generation: Annotated[bool, typer.Option(help="Also generate, and score the answers.")] = True,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Of the answers, with commas: exact_match, token_f1, rouge, bleu, chrf, bertscore, length, distinct, "
+            "repetition. Without it: exact_match, rouge."
+        ),
+    ] = "",
+    encoder: Annotated[str | None, typer.Option(help="BERTScore's model: a folder or a name.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows to generate for (64); of --tasks, rows of each (all).")
     ] = None,
@@ -39,6 +47,10 @@ def evaluate(
     """Scores with intervals on a file, or on tasks of lm-evaluation-harness."""
     if (data is None) == (not tasks):
         raise RecipeError("one of DATA and --tasks is needed", "Give a file of rows, or tasks: --tasks NAME,NAME.")
+    if (metrics or encoder) and (data is None or not generation):
+        raise RecipeError(
+            "--metrics and --encoder are of the answers to DATA, and none are asked for", "Leave them out."
+        )
     if data is None:
         _on_tasks(model, tasks, limit=limit, shots=num_fewshot, chat=chat_template, template=template, json=json)
         return
@@ -46,9 +58,13 @@ def evaluate(
         raise RecipeError("--num-fewshot and --chat-template are options of --tasks", "Leave them out.")
     from mingshi.data.formats import DataSource
     from mingshi.evals import Generation
+    from mingshi.evals.scoring import BertScore, checked, metric_names
     from mingshi.use import measure, open_model, usual_evaluators
 
-    writing = Generation(limit=limit or ROWS_WRITTEN, max_new_tokens=max_new_tokens) if generation else None
+    states = BertScore(encoder=encoder) if encoder else None
+    wanted = {"limit": limit or ROWS_WRITTEN, "max_new_tokens": max_new_tokens, "bertscore": states}
+    named = {"metrics": metric_names(metrics)} if metrics else {}
+    writing = checked(Generation, wanted | named) if generation else None
     with terminal() as display:
         opened, source = open_model(model, template=template), DataSource(path=str(data), on_bad_row=on_bad_row)
         told = measure(opened, source, usual_evaluators(opened, source=source, generation=writing), display=display)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, print_json, say, terminal
-from mingshi.errors import Problem, RecipeError
+from mingshi.errors import RecipeError
 
 COLUMNS = ("prediction", "reference", "label", "id", "group")
 
@@ -43,14 +43,19 @@ def score(
 ) -> None:
     """Score predictions that exist already, with intervals; compare two files of them."""
     chosen = language(lang)
-    from mingshi.evals.scoring import Scoring, metric_names
+    from mingshi.evals.scoring import BertScore, Scoring, checked, metric_names
     from mingshi.workflows.score import Predictions
     from mingshi.workflows.score import score as scored
 
-    wanted = {"tokens": tokens, "stem": stem, "encoder": encoder, "layer": layer, "idf": idf, "rescale": rescale}
-    scoring = _checked(Scoring, wanted | {"metrics": metric_names(metrics), "seed": seed})
+    states = (
+        checked(BertScore, {"encoder": encoder, "layer": layer, "idf": idf, "rescale": rescale}) if encoder else None
+    )
+    if states is None and (layer is not None or idf or rescale):
+        raise RecipeError("--layer, --idf and --rescale are of BERTScore's encoder", "Say which: --encoder MODEL.")
+    wanted = {"metrics": metric_names(metrics), "tokens": tokens, "stem": stem, "bertscore": states, "seed": seed}
+    scoring = checked(Scoring, wanted)
     paths = [str(data), *([str(paired)] if paired is not None else [])]
-    source = _checked(Predictions, {"paths": paths, "columns": _columns(columns or []), "on_bad_row": on_bad_row})
+    source = checked(Predictions, {"paths": paths, "columns": _columns(columns or []), "on_bad_row": on_bad_row})
     with terminal() as display:
         report = scored(source, scoring, display=display)
     if json:
@@ -71,17 +76,3 @@ def _columns(told: list[str]) -> dict[str, str]:
             raise RecipeError(f"--column {each}: not a field and its name", f"Fields are {', '.join(COLUMNS)}.")
         found[ours] = theirs
     return found
-
-
-def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    """Settings out of options; what does not do is said in one line each."""
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            option = f"--{str(each['loc'][0]).replace('_', '-')} {each['input']}: " if each["loc"] else ""
-            problems.append(Problem(what=f"{option}{each['msg'].removeprefix('Value error, ')}"))
-        raise RecipeError(problems) from None

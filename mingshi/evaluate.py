@@ -11,7 +11,7 @@ from mingshi import measured
 from mingshi.data.plan import micro_batches
 from mingshi.directions import TEST, score_name
 from mingshi.display import Display
-from mingshi.evals import Evaluator, Perplexity, PreferenceAccuracy, compare, statistics
+from mingshi.evals import Evaluator, Perplexity, PreferenceAccuracy, compare, seed_of, statistics
 from mingshi.evals.forgetting import changes, transfers
 from mingshi.model.load import Model, Text
 from mingshi.objectives import Sft
@@ -139,7 +139,8 @@ class Suite:
 
     def _scores(self, subject: Subject, evaluator: Evaluator, label: str, *, untrained: bool) -> Scores:
         recipe = self.recipe
-        settings: tuple[Any, ...] = (evaluator, subject.objective, recipe.seed, recipe.budget)
+        seed = seed_of(evaluator, recipe.seed)
+        settings: tuple[Any, ...] = (evaluator, subject.objective, seed, recipe.budget)
         name = measured.key(self.model, subject.tests.ledger, settings) if untrained else None
         scores = measured.recall(name)
         if scores is not None:
@@ -151,7 +152,7 @@ class Suite:
             subject.tests,
             objective=subject.objective,
             stream=recipe.budget,
-            seed=recipe.seed,
+            seed=seed,
             display=self.display,
             before=self.results.get((0, subject.name, evaluator.kind)),
         )

@@ -1,7 +1,8 @@
 """Evaluators: a recipe's `evals` name them by kind. Each gives Scores: numbers, intervals, and every item's own value.
 
 `Scores.items` holds under a metric's name the values that its score is the mean of. A score that is a sum over a sum
-has two columns instead, `<name>.sum` and `<name>.weight`. What `classification` holds there it says itself.
+has two columns instead, `<name>.sum` and `<name>.weight`; BLEU and chrF have `<name>.part0` and so on, which they add
+up over the file. What `classification` holds there it says itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mingshi.errors import RecipeError
-from mingshi.evals import classification, statistics
+from mingshi.evals import classification, scoring, statistics
 from mingshi.evals.choice import Choice
 from mingshi.evals.classification import Classification
 from mingshi.evals.generation import Generation
@@ -33,6 +34,7 @@ __all__ = [
     "Perplexity",
     "PreferenceAccuracy",
     "compare",
+    "seed_of",
 ]
 
 Evaluator = Annotated[
@@ -52,6 +54,17 @@ EVALS: Mapping[
     "instructions": Instructions,
     "judge": Judgement,
 }
+
+
+def seed_of(evaluator: Evaluator, seed: int) -> int:
+    """The run's seed where answers are sampled. Elsewhere it would move resamples alone, and 0 does: runs of several
+    seeds then share one measurement of the untrained model."""
+    match evaluator:
+        case Generation(temperature=temperature) | Instructions(temperature=temperature) if temperature > 0:
+            return seed
+        case Judgement():
+            return seed
+    return 0
 
 
 def compare(before: Scores, after: Scores, *, seed: int = 0) -> Mapping[str, Score]:
@@ -74,6 +87,10 @@ def compare(before: Scores, after: Scores, *, seed: int = 0) -> Mapping[str, Sco
         elif f"{name}.sum" in before.items:
             differences[name] = statistics.ratio_difference(
                 _columns(before, name), _columns(after, name), signature=f"change of {signature}", seed=seed
+            )
+        elif f"{name}.part0" in before.items:
+            differences[name] = scoring.corpus_difference(
+                name, before.items, after.items, signature=f"change of {signature}", seed=seed
             )
     if classification.is_classified(before.items):
         differences |= classification.differences(before, after, seed=seed)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import bdtr, betaincinv, ndtr, ndtri
+from scipy.special import bdtr, betaincinv, ndtr, ndtri, stdtrit
 
 from mingshi.types import Score
 
@@ -21,6 +21,8 @@ DRAWS = 20_000_000  # of one interval: many items need fewer resamples, for thei
 CHUNK_DRAWS = 2_000_000  # in memory at a time
 MEASURED_RESAMPLES = 1999  # of statistics that take longer than a sum
 MOST_LEFT_OUT = 4000  # items: leaving out each in turn takes their square
+LEAST_P = 1e-100  # smaller p-values are told as this
+HALVINGS = 60  # of the range of p-values, until one is found to the last digit
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 
@@ -251,6 +253,56 @@ def _randomised(first_NK: np.ndarray, second_NK: np.ndarray, statistic: Statisti
     drawn_RM = np.abs(_in_chunks(exchanged, tosses, max(count, 1)))
     as_large_M = (drawn_RM >= np.abs(seen_M) - 1e-12 * np.maximum(1.0, np.abs(seen_M))).sum(0)
     return np.where(np.isfinite(seen_M), (as_large_M + 1) / (tosses + 1), math.nan)
+
+
+# Several seeds on the same items
+
+
+def crossed(
+    first_SN: np.ndarray, second_SN: np.ndarray | None = None, *, weights_N: np.ndarray | None = None, signature: str
+) -> tuple[Score, float]:
+    """The mean over `S` seeds and `N` items, or that of `first - second`; its 95 % interval, and the p-value of zero.
+
+    Other seeds and other items might have been drawn: both are random, and crossed (Clark 1973, The language-as-fixed-
+    effect fallacy). With weights the mean is a sum over a sum (nats over tokens) and items are drawn with their
+    weights. One seed says nothing of seeds: the interval is then that of the paired t-test, over items alone. Where
+    all values are alike there is no interval, and the p-value is 1 if they are zero, else nan.
+
+    The variance of the mean is at most that of the seeds' means over `S` and that of the items' means over `N`
+    together, and the square of the interval's half is the sum of both, each times its own t squared. It then holds at
+    least as often as it says, whatever the variances are (Banerjee 1960, Sankhya 22, 357), and with few seeds more
+    often: of 3, in 95 to 99.6 % of 4,000 simulated tables of each kind. Satterthwaite's (1946) degrees of freedom held
+    in 92 % where seeds and items matter alike, and the pigeonhole bootstrap (Owen 2007) in 73 % where seeds matter
+    most: three are too few to be drawn again.
+    """
+    values_SN = first_SN if second_SN is None else first_SN - second_SN
+    seeds, items = values_SN.shape
+    shares_N = np.ones(items) if weights_N is None else weights_N * items / weights_N.sum()
+    value = float((values_SN * shares_N).mean())
+    moved_SN = shares_N * (values_SN - value)  # how much each cell moves the mean, times their number
+    if items < 2 or not np.ptp(moved_SN) > 1e-12 * np.abs(first_SN).max():
+        score = Score(value=value, low=math.nan, high=math.nan, count=items, signature=signature)
+        return score, 1.0 if value == 0 else math.nan
+    variances = [(float(moved_SN.mean(axis=0).var(ddof=1)) / items, items - 1)]
+    if seeds > 1:
+        variances.append((float(moved_SN.mean(axis=1).var(ddof=1)) / seeds, seeds - 1))
+    half = _half(variances, 1 - LEVEL)
+    score = Score(value=value, low=value - half, high=value + half, count=items, signature=signature)
+    return score, _share_outside(variances, abs(value))
+
+
+def _half(variances: Sequence[tuple[float, int]], outside: float) -> float:
+    """Half of the interval that leaves this share outside, from variances and their degrees of freedom."""
+    return math.sqrt(sum(variance * float(stdtrit(freedom, outside / 2)) ** 2 for variance, freedom in variances))
+
+
+def _share_outside(variances: Sequence[tuple[float, int]], distance: float) -> float:
+    """The share that an interval leaves outside whose half is `distance`: the two-sided p-value."""
+    low, high = math.log(LEAST_P), 0.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _half(variances, math.exp(middle)) > distance else (low, middle)
+    return math.exp((low + high) / 2)
 
 
 def mcnemar(wins: int, losses: int) -> float:

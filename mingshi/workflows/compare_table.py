@@ -1,7 +1,7 @@
 """The numbers of a comparison, out of the records of its runs.
 
 A score of a method is that of several runs (seeds) on the same items, and both were drawn from more that there might
-have been: its interval is over both (compare_crossed.py). Every method is tested against the first row, and against
+have been: its interval is over both (statistics.crossed). Every method is tested against the first row, and against
 the untrained model, by the same.
 
 Letters: `S` seeds, `N` items.
@@ -21,7 +21,6 @@ from mingshi.evals import statistics
 from mingshi.record import Run
 from mingshi.report.compare_words import noted
 from mingshi.types import Score
-from mingshi.workflows.compare_crossed import crossed
 from mingshi.workflows.compare_search import Try
 from mingshi.workflows.compare_search import told as search_told
 from mingshi.workflows.comparison import FEWEST_SEEDS, Method, Plan
@@ -120,7 +119,7 @@ def _crossed(first: Sequence[Column], second: Sequence[Column] | None) -> tuple[
         for side in (first, second)
     )
     assert first_SN is not None
-    return crossed(first_SN, second_SN, weights_N=first[0].weights_N, signature=first[0].signature)
+    return statistics.crossed(first_SN, second_SN, weights_N=first[0].weights_N, signature=first[0].signature)
 
 
 def as_dict(score: Score, p: float | None = None) -> dict[str, Any]:

@@ -6,12 +6,11 @@ does not grow with the rows.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,15 +18,9 @@ from mingshi.display import Display, Silent
 from mingshi.errors import DataError, Problem
 from mingshi.evals import scoring, statistics
 from mingshi.evals.predictions import LISTED, Item, read_items, require_good
-from mingshi.evals.scoring import SHARES, MetricName, Scoring
+from mingshi.evals.scoring import CHUNK, SHARES, Digest, MetricName, Sample, Scoring, scores_of
 from mingshi.evals.tallies import Classes, Places, Tally
 from mingshi.types import Reject, Score, Settings
-
-if TYPE_CHECKING:
-    from mingshi.evals.bertscore import Encoder
-
-CHUNK = 256  # rows scored at a time
-SAMPLED = 2000  # references kept, by which the language is told and BERTScore's zero measured
 
 Row = tuple[Item, ...]  # the same item in each file
 
@@ -49,7 +42,7 @@ class Survey:
     read: int = 0
     used: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    sample: list[str] = field(default_factory=list)  # of the references, evenly drawn
+    sample: Sample = field(default_factory=Sample)  # of the references
 
 
 def score(source: Predictions, wanted: Scoring | None = None, *, display: Display | None = None) -> dict[str, Any]:
@@ -63,21 +56,26 @@ def score(source: Predictions, wanted: Scoring | None = None, *, display: Displa
     if not wanted.metrics:
         wanted = wanted.model_copy(update={"metrics": _usual(source)})
     survey = _surveyed(source, wanted.metrics, display)
-    encoder = _encoder(source, wanted, survey, display)
+    encoder = scoring.encoder_of(
+        wanted.bertscore,
+        references=lambda: _references(source, wanted, survey, display),
+        sample=survey.sample,
+        seed=wanted.seed,
+    )
     known: dict[str, int] = {}
-    chinese = scoring.is_chinese(survey.sample)
+    chinese = scoring.is_chinese(survey.sample.texts)
     sides = [scoring.tallies(wanted, chinese=chinese, known_classes=known, encoder=encoder) for _ in source.paths]
-    places, digest = Places(), hashlib.blake2b(digest_size=4)
+    places, digest = Places(), Digest()
     rows = display.track(_good(_rows(source, wanted.metrics)), survey.used, "score")
     while chunk := list(islice(rows, CHUNK)):
         where = [places.of(row[0].group) for row in chunk]
         for row in chunk:
-            digest.update(repr((row[0].references, row[0].label)).encode("utf-8", "surrogatepass"))
+            digest.add(row[0])
         for side, tallies in enumerate(sides):
             for tally in tallies:
                 tally.add([row[side] for row in chunk], where)
-    same = f"items:{digest.hexdigest()}"
-    told = [_scores(tallies, places, survey.used, same, wanted.seed) for tallies in sides]
+    same = digest.signature()
+    told = [scores_of(tallies, places, rows=survey.used, same=same, seed=wanted.seed) for tallies in sides]
     report: dict[str, Any] = {"metrics": told[0], "rows": survey.used, "read": survey.read, "used": survey.used}
     report["rejected"] = dict(survey.rejected)
     if places.clustered:
@@ -134,7 +132,6 @@ def _good(rows: Iterator[Row | Reject]) -> Iterator[Row]:
 def _surveyed(source: Predictions, metrics: Sequence[MetricName], display: Display) -> Survey:
     """Read every row once; DataError where one cannot be used and that is not to be passed over."""
     survey, rejects = Survey(), list[Reject]()
-    generator = np.random.default_rng(0)
     for row in display.track(_rows(source, metrics), None, "read"):
         survey.read += 1
         if isinstance(row, Reject):
@@ -143,54 +140,21 @@ def _surveyed(source: Predictions, metrics: Sequence[MetricName], display: Displ
                 rejects.append(row)
             continue
         survey.used += 1
-        if not row[0].references:
-            continue
-        if len(survey.sample) < SAMPLED:
-            survey.sample.append(row[0].references[0])
-        elif (place := int(generator.integers(0, survey.used))) < SAMPLED:
-            survey.sample[place] = row[0].references[0]
+        if row[0].references:
+            survey.sample.add(row[0].references[0])
     if source.on_bad_row == "error":
         require_good(rejects, survey.rejected.total(), survey.read, source.paths[0])
     scoring.require_rows(survey.used, source.paths[0])
     return survey
 
 
-def _encoder(source: Predictions, wanted: Scoring, survey: Survey, display: Display) -> Encoder | None:
-    if wanted.encoder is None:
-        return None
-    from mingshi.evals.bertscore import document_weights, measured_baseline, open_encoder
-
-    encoder = open_encoder(wanted.encoder, layer=wanted.layer)
-    if wanted.idf:
-        rows = display.track(_good(_rows(source, wanted.metrics)), survey.used, "weigh tokens")
-        encoder.weights = document_weights(encoder, (text for row in rows for text in row[0].references))
-    if wanted.rescale:
-        encoder.baseline = measured_baseline(encoder, survey.sample, seed=wanted.seed)
-    return encoder
+def _references(source: Predictions, wanted: Scoring, survey: Survey, display: Display) -> Iterator[str]:
+    """Of every row that is used, all of them."""
+    rows = display.track(_good(_rows(source, wanted.metrics)), survey.used, "weigh tokens")
+    return (text for row in rows for text in row[0].references)
 
 
 # Numbers
-
-
-def _scores(tallies: Sequence[Tally], places: Places, rows: int, same: str, seed: int) -> dict[str, Score]:
-    """Every metric with its interval: Wilson's for a share of rows that are resampled singly, else the bootstrap's."""
-    told: dict[str, Score] = {}
-    for tally in tallies:
-        columns_NK = tally.columns(places.count)
-        names = tally.names()
-        signatures = [f"{tally.signature(name)}|{same}" for name in names]
-
-        def values(counts_RN: np.ndarray, tally: Tally = tally, columns_NK: np.ndarray = columns_NK) -> np.ndarray:
-            return tally.values(counts_RN @ columns_NK)
-
-        for name, found in zip(
-            names, statistics.measured(values, places.count, signatures=signatures, seed=seed), strict=True
-        ):
-            told[name] = replace(found, count=rows)
-            if name in SHARES and not places.clustered:
-                right = round(found.value * rows)
-                told[name] = statistics.rate(right, rows, signature=found.signature)
-    return told
 
 
 def _paired(

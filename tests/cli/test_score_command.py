@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from .conftest import Command, is_one_error
+from .conftest import Command, Place, is_one_error
 
 ROWS = [
     {"id": str(number), "prediction": f"the number {number % 5}", "reference": f"a number {number % 7}"}
@@ -66,7 +66,7 @@ def test_json_arrays_and_parquet_score_as_json_lines_do(mingshi: Command, rows: 
     [
         (("--metrics", "rogue"), 2, ("--metrics rogue", "rouge")),
         (("--metrics", "bertscore"), 2, ("bertscore needs an encoder",)),
-        (("--layer", "2"), 2, ("not among the metrics",)),
+        (("--layer", "2"), 2, ("of BERTScore's encoder",)),
         (("--column", "text=x"), 2, ("--column text=x", "prediction")),
         (("--column", "prediction=answr", "--on-bad-row", "skip"), 3, ("no row can be used",)),
         (("--metrics", "accuracy", "--paired", "absent.jsonl"), 3, ("absent.jsonl", "no such file")),
@@ -77,3 +77,19 @@ def test_a_mistake_is_one_line(
     mingshi: Command, rows: Path, options: Sequence[str], code: int, words: Sequence[str]
 ) -> None:
     assert is_one_error(mingshi("score", rows, *options), code, words)
+
+
+def test_eval_measures_what_is_asked_and_nothing_that_makes_no_sense(place: Place, mingshi: Command) -> None:
+    few = ("--limit", 2, "--max-new-tokens", 4)
+    told = orjson.loads(mingshi("eval", place.run, place.rows, *few, "--metrics", "token_f1,length", "--json").out)
+    written = {name for name in told["metrics"] if name.startswith("generation.")}
+    asked = {"token_f1", "normalised_match", "length", "length_ratio"}
+    assert written == {f"generation.{name}" for name in asked | {"empty", "unfinished", "no_room", "repetition"}}
+    assert told["metrics"]["generation.length"].keys() == {"value", "low", "high", "count", "signature"}
+    for wrong, word in (
+        (("--metrics", "accuracy"), "accuracy"),
+        (("--metrics", "rogue"), "no metric of ours"),
+        (("--metrics", "bertscore"), "needs an encoder"),
+        (("--metrics", "rouge", "--no-generation"), "none are asked for"),
+    ):
+        assert is_one_error(mingshi("eval", place.run, place.rows, *wrong), 2, [word])

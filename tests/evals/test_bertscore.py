@@ -100,6 +100,18 @@ def test_rare_tokens_weigh_as_defined(encoder: Encoder) -> None:
     assert "|idf:yes|" in weighed.signature("bertscore_f1") and "|idf:no|" in encoder.signature("bertscore_f1")
 
 
+def test_weights_and_baseline_together_are_the_definitions(encoder: Encoder) -> None:
+    references = [reference for _, reference in PAIRS]
+    both = as_encoder(encoder.network, encoder.tokenizer, name="tiny", layer=2)
+    both.weights = document_weights(both, references)
+    both.baseline = measured_baseline(both, references, seed=0)
+    idf = {token: both.weights[token] for token in range(len(encoder.tokenizer))}
+    unmoved = np.array([defined(encoder, *pair, idf=idf) for pair in PAIRS])
+    expected = (unmoved - both.baseline) / (1 - np.array(both.baseline))
+    found = BertScore(both).scores([(prediction, (reference,)) for prediction, reference in PAIRS])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_of_several_references_the_best_counts_and_the_baseline_moves_zero(encoder: Encoder) -> None:
     rows = [("The quick fox", ("处处闻啼鸟", "The quick brown fox")), ("hello", ("hello",))]
     each = raw_scores(encoder, [(prediction, text) for prediction, texts in rows for text in texts])

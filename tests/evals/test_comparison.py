@@ -39,6 +39,35 @@ def test_randomisation_is_that_of_every_exchange() -> None:
     assert score.value == pytest.approx((first - second).mean())
 
 
+def test_the_p_value_is_scipys_permutation_test() -> None:
+    first, second = np.random.default_rng(4).normal(size=(2, 40))
+    first = first + 0.4
+    told = scipy.stats.permutation_test(
+        (first, second),
+        lambda one, other, axis: (one - other).mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        rng=np.random.default_rng(0),
+    )
+    ((_, p),) = statistics.compared(columns(first), columns(second), quotients, signatures=["d"])
+    assert 0.01 < told.pvalue < 0.5 and p == pytest.approx(told.pvalue, abs=0.03)
+
+
+def test_the_interval_is_scipys_paired_bootstrap() -> None:
+    first, second = np.random.default_rng(6).exponential(size=(2, 60))
+    told = scipy.stats.bootstrap(
+        (first, second),
+        lambda one, other, axis: (one - other).mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    ((score, _),) = statistics.compared(columns(first), columns(second), quotients, signatures=["d"])
+    width = told.high - told.low
+    assert (score.low, score.high) == pytest.approx((told.low, told.high), abs=0.05 * width)
+
+
 def test_a_file_beside_itself_does_not_differ() -> None:
     values = np.random.default_rng(0).normal(size=50)
     ((score, p),) = statistics.compared(columns(values), columns(values), quotients, signatures=["d"])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mingshi.errors import DataError
 from mingshi.evals import generation as module
-from mingshi.evals.generation import Generation, choose, question_of, repetition
+from mingshi.evals.generation import Generation, choose, question_of
 from mingshi.model import generate as generate_module
 from mingshi.model.generate import Generated
 from mingshi.types import Chat, Message
@@ -103,7 +103,7 @@ def test_scores_have_values_intervals_and_items(model: Any, answer: Any) -> None
     assert values["exact_match"] == values["rouge1"] == values["rougeLsum"] == 0.8
     assert (values["empty"], values["unfinished"], values["no_room"]) == (0.1, 0.1, 0.0)
     assert values["rouge2"] == 0.0  # "blue" has no pair of words
-    assert values["repetition"] == pytest.approx((1 - 3 / 13) / 10)
+    assert values["repetition"] == pytest.approx((1 - 1 / 3) / 10)  # "la la la" three times, of words
     assert all(score.count == 10 for score in scores.scores.values())
     assert scores.scores["exact_match"].low == pytest.approx(0.4901625)  # Wilson, 8 of 10
     assert sorted(scores.items["exact_match"]) == [0.0] * 2 + [1.0] * 8
@@ -143,13 +143,18 @@ def test_other_references_or_prompts_give_another_signature(model: Any, answer: 
     assert one != other
 
 
-def test_repetition_is_the_share_of_trigrams_seen_before() -> None:
-    assert repetition([1, 2]) == 0.0
-    assert repetition([1, 2, 3, 4]) == 0.0
-    assert repetition([7] * 10) == pytest.approx(1 - 1 / 8)
+WRONG = [
+    {"limit": 0},
+    {"limit": 20_000},
+    {"temperature": -1},
+    {"metrics": ["accuracy"]},
+    {"metrics": ["bertscore"]},
+    {"encoder": "bert-base-chinese"},
+    {"tokens": 3},
+]
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"temperature": -1}, {"metrics": ["bleu"]}, {"tokens": 3}])
+@pytest.mark.parametrize("wrong", WRONG)
 def test_settings_that_make_no_sense_are_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         Generation(**wrong)

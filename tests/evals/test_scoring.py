@@ -73,6 +73,18 @@ def test_bleu_and_chrf_are_sacrebleus_with_its_signature(tmp_path: Path, chinese
         assert found[name].low < found[name].value < found[name].high
 
 
+@pytest.mark.parametrize("chinese", [False, True])
+def test_a_single_answer_scores_as_a_sentence_of_sacrebleu(tmp_path: Path, chinese: bool) -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    bleu, chrf = sacrebleu.metrics.BLEU(tokenize="zh" if chinese else "13a"), sacrebleu.metrics.CHRF()
+    long = [row for row in texts(60, chinese=chinese) if len(row["prediction"]) > 4]
+    for row in without(long, "group")[:8]:
+        found = scored(tmp_path / "row.jsonl", [row], metrics=("bleu", "chrf"))["metrics"]
+        for name, metric in (("bleu", bleu), ("chrf", chrf)):
+            expected = metric.sentence_score(row["prediction"], row["reference"]).score
+            assert found[name].value == pytest.approx(expected, abs=1e-9)
+
+
 def test_the_interval_of_a_corpus_metric_is_that_of_corpora_drawn_anew(tmp_path: Path) -> None:
     sacrebleu = pytest.importorskip("sacrebleu")
     rows = [row | {"reference": row["reference"][:1]} for row in without(texts(80), "group")]
