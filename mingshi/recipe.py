@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -21,6 +21,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from mingshi.data.formats import DataSource
 from mingshi.errors import Problem, RecipeError
 from mingshi.evals import EVALS, Evaluator
+from mingshi.evals.scoring import TextMetric
 from mingshi.model.adapters import ADAPTERS, Adapter, Lora
 from mingshi.objectives import Classify, Distill, Dpo, Sft
 from mingshi.optim import Optim
@@ -337,8 +338,10 @@ def _problem(detail: Mapping[str, Any], place: Sequence[Any], values: Any, file:
         what, mend = "has no `kind`", f"Give it one of {', '.join(kinds)}."
     elif detail["type"] == "union_tag_invalid":
         tag, known = str(detail["ctx"]["tag"]), str(detail["ctx"]["expected_tags"])
-        close = difflib.get_close_matches(tag, known.replace("'", "").split(", "), n=1, cutoff=0.5)
+        close = difflib.get_close_matches(tag, known.replace("'", "").split(", "), n=1, cutoff=0.65)
         what, mend = f"there is no kind {tag!r}", f"Did you mean {close[0]!r}?" if close else f"Known are {known}."
+        if tag in get_args(TextMetric) and "generation" in known:
+            mend = f"It is a metric of answers: {{kind: generation, metrics: [{tag}]}}."
     else:
         what = str(detail["msg"]).replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
         mend = f"Not {str(detail['input'])[:40]!r}." if isinstance(detail["input"], str | int | float) else ""

@@ -335,3 +335,8 @@ def test_defaults_can_be_said_aloud() -> None:
 
 def test_the_templates_that_a_recipe_may_name_are_those_that_there_are() -> None:
     assert get_args(Recipe.model_fields["template"].annotation) == ("auto", "own", *TEXTS)
+
+
+def test_a_metric_that_is_given_as_an_evaluator_is_told_where_it_belongs(tmp_path: Path) -> None:
+    error = refused(GOOD + "evals: [{kind: rouge}]\n", tmp_path)
+    assert "{kind: generation, metrics: [rouge]}" in str(error)
