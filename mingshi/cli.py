@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mingshi.cli_check import check, repair
 from mingshi.cli_compare import compare
 from mingshi.cli_eval import evaluate
 from mingshi.cli_judge import judge
@@ -182,7 +183,8 @@ def predict(
     import orjson
 
     from mingshi.data.formats import DataSource
-    from mingshi.use import open_model, require_writable
+    from mingshi.places import require_writable
+    from mingshi.use import open_model
     from mingshi.use import predict as answered
 
     if output is not None:
@@ -243,6 +245,8 @@ def chat(
         say(talk.ask(asked))
 
 
+app.command()(check)
+app.command()(repair)
 app.command()(compare)
 app.command(name="eval")(evaluate)
 app.command()(judge)

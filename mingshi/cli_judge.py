@@ -58,7 +58,7 @@ def judge(
     given = {name: value for name, value in told.items() if value is not None}
     settings = _checked(Files, {"by": given, "mode": mode, "labels": labels, "on_bad_row": on_bad_row, "seed": seed})
     if output is not None:
-        from mingshi.use import require_writable
+        from mingshi.places import require_writable
 
         for file in (first, *([second] if second is not None else [])):
             require_writable(output, data=file)

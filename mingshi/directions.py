@@ -8,6 +8,7 @@ TEST = "test"  # what the rows are called that a run is measured on at both ends
 
 LOWER_IS_BETTER = {
     *("natspertoken", "perplexity", "bitsperbyte", "loss", "divergence", "absoluteerror", "weightedabsoluteerror"),
+    *("brier", "logloss", "scaledece", "scaledbrier", "scaledlogloss"),
     *("meanabsoluteerror", "ece", "empty", "unfinished", "noroom", "repetition"),
 }
 HIGHER_IS_BETTER = {
@@ -16,6 +17,9 @@ HIGHER_IS_BETTER = {
     *("accuracysum", "abovechance", "margin"),
     *("promptstrict", "promptloose", "instructionstrict", "instructionloose"),
     *("macrof1", "weightedf1", "microf1", "mcc", "rocauc", "pearson", "spearman"),
+    *("weightedrocauc", "averageprecision", "weightedaverageprecision", "sliceaccuracy", "slicemacrof1"),
+    *("precision", "recall", "macroprecision", "macrorecall", "weightedprecision", "weightedrecall"),
+    *("tokenf1", "normalisedmatch", "bertscoref1", "bertscoreprecision", "bertscorerecall"),
 }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mingshi import measured
 from mingshi.data.plan import micro_batches
 from mingshi.directions import TEST, score_name
 from mingshi.display import Display
-from mingshi.evals import Evaluator, Perplexity, PreferenceAccuracy, compare, seed_of, statistics
+from mingshi.evals import Classification, Evaluator, Perplexity, PreferenceAccuracy, compare, seed_of, statistics
 from mingshi.evals.forgetting import changes, transfers
 from mingshi.model.load import Model, Text
 from mingshi.objectives import Sft
@@ -117,8 +117,11 @@ class Suite:
         for subject in self.subjects[1:]:
             self._measure(subject, when="during", done=stage + 1, step=step)
 
-    def after(self, step: int) -> None:
+    def after(self, step: int, *, validation: Sequence[Sample]) -> None:
+        """`validation` is the last stage's: rows that the test set's probabilities may be mended by."""
         for subject in self.subjects:
+            if subject is self.subjects[0]:
+                subject = replace(subject, tests=replace(subject.tests, validation=validation))
             self._measure(subject, when="after", done=len(self.recipe.stages), step=step)
 
     def _measure(self, subject: Subject, *, when: str, done: int, step: int) -> None:
@@ -126,7 +129,7 @@ class Suite:
         if not subject.tests.ledger or isinstance(self.record, Onlooker):
             return
         label = when if when != "during" else f"after stage {done - 1}"
-        label = f"{label:6}" if subject is self.subjects[0] else f"{label:6} {subject.name}"
+        label = f"{label:6}" if subject.name == TEST else f"{label:6} {subject.name}"
         for evaluator in subject.evals:
             place = (done, subject.name, evaluator.kind)
             assert place not in self.results, "a set of rows is read once at each end"
@@ -241,6 +244,9 @@ def run_evaluator(
     tracked = display.track(streams, len(streams), evaluator.kind)
     if isinstance(evaluator, PreferenceAccuracy):
         return evaluator.run(model, tracked, before=before)
+    if isinstance(evaluator, Classification):
+        held = batches(tests.validation, objective=objective, budget=stream, device=model.device)
+        return evaluator.run(model, tracked, examples=tests.examples, validation=held)
     return evaluator.run(model, tracked)
 
 

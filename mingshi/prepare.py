@@ -101,6 +101,7 @@ class TestSet:
     samples: Joined
     examples: tuple[Example, ...]
     ledger: list[dict[str, Any]]
+    validation: Sequence[Sample] = ()  # rows that a temperature may be fitted on
 
 
 def cache_folder() -> Path:

@@ -168,7 +168,7 @@ def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Displa
             display.say(f"fit: {fit['verdict'].replace('_', ' ')}. {fit['said']['en']} {fit['next']['en']}")
     if model.changed:
         fold(model)  # an adapter saved alone would lose what was merged before it, so the whole model is
-    suite.after(standings[-1].best_step)
+    suite.after(standings[-1].best_step, validation=stages[-1].validation)
     if ranks.first:
         _publish(context)
     if isinstance(record, Record) and (forgetting := suite.forgetting()):

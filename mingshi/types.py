@@ -294,5 +294,6 @@ class Finding:
     severity: str  # note, warning or error
     count: int
     message: str
-    rows: Sequence[Mapping[str, Any]] = ()  # source and line of the first few
+    rows: Sequence[Mapping[str, Any]] = ()  # source and line, and what else is to be said of each
     remedy: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # numbers, and the texts of a few rows, for a page

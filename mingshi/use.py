@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from mingshi.data.formats.questions import read_to_answer, turn
 from mingshi.data.plan import micro_batches
 from mingshi.data.row_problem import RowProblem
 from mingshi.display import Display, Silent
-from mingshi.errors import DataError, ModelError, Problem, RecipeError
+from mingshi.errors import DataError, ModelError, Problem
 from mingshi.evals import Choice, Classification, Evaluator, Generation, Instructions, Perplexity, PreferenceAccuracy
 from mingshi.evals.preference import without_rewards
 from mingshi.evaluate import run_evaluator
@@ -127,22 +126,6 @@ def _refuse_others(model: Model, source: DataSource) -> None:
     what += "language model" if model.classes is None else "classifier"
     mend = "Measure a classifier on them." if model.classes is None else "Give rows with `text` and `label`."
     raise DataError(Problem(file=source.path, what=what, mend=mend))
-
-
-def require_writable(output: Path, *, data: Path) -> None:
-    """RecipeError where no answers can be written, before any is computed, or where they would take the rows' place."""
-    folder = output.absolute().parent
-    if output.is_dir():
-        what = "is a directory"
-    elif not folder.is_dir():
-        what = "no such file or directory"
-    elif not os.access(output if output.exists() else folder, os.W_OK):
-        what = "cannot be written to"
-    elif output.exists() and data.exists() and output.samefile(data):
-        what = "is the file of the rows"
-    else:
-        return
-    raise RecipeError(Problem(file=str(output), what=what, mend="Choose another --output."))
 
 
 def predict(

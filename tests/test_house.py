@@ -22,9 +22,9 @@ PACKAGE = ROOT / "mingshi"
 # A module imports from the layers above its own, and from its own package. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "signals"),
-    ("display", "provenance", "directions", "data", "model", "optim", "ranks", "shortage"),
+    ("display", "provenance", "places", "directions", "data", "model", "optim", "ranks", "shortage"),
     ("objectives", "evals", "terminal"),
-    ("checks", "tasks"),
+    ("checks", "remedies", "tasks"),
     ("loop", "record", "checkpoint"),
     ("report", "notebook", "ending", "resume"),
     ("recipe",),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("outcome",),
     ("run", "verify"),
     ("api", "starting", "workflows", "console"),
-    ("cli_compare", "cli_eval", "cli_judge", "cli_pairs", "cli_score"),
+    ("cli_check", "cli_compare", "cli_eval", "cli_judge", "cli_pairs", "cli_score"),
     ("cli",),
     ("__main__",),
 )
@@ -73,6 +73,7 @@ WIDE: dict[str, str] = {
     "cli_eval.evaluate": "the options of `eval`",
     "cli_judge.judge": "the options of `judge`",
     "cli_pairs.pairs": "the options of `pairs`",
+    "cli_check.check": "the options of `check`",
     "cli_score.score": "the options of `score`",
 }
 

@@ -273,7 +273,7 @@ def subclasses(kind: type[Settings]) -> Iterator[type[Settings]]:
 
 def test_no_settings_are_left_out_here() -> None:
     # options of a command, not of a recipe
-    commands = ("mingshi.workflows.", "mingshi.evals.scoring", "mingshi.evals.judge_files")
+    commands = ("mingshi.workflows.", "mingshi.checks.", "mingshi.evals.scoring", "mingshi.evals.judge_files")
     known = {each for each in subclasses(Settings) if each.__module__.startswith("mingshi.")}
     assert set(SETTINGS) == {each for each in known if not each.__module__.startswith(commands)}
 

@@ -7,7 +7,8 @@ the stream travels as a keyword argument of the model's forward. Without a layou
 generation and plain calls need no switch.
 
 Segments are cut into blocks of queries and grouped by shape, so that one matrix product, one softmax and one matrix
-product serve each group (`attended.py`). Nothing wider than a block's own keys is ever computed.
+product serve each group (`attended.py`). Nothing wider than a block's own keys is ever computed. On CUDA in half
+precision torch's kernel for texts of various lengths takes causal streams instead (`varlen.py`).
 
 Letters: `T` tokens, `N` items in a group, `Q` queries and `K` keys of an item, `H` heads, `G` key-value heads,
 `R = H / G` queries that share one, `D` head width.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mingshi.data.prefixes import share_prefixes
+from mingshi.model import varlen
 from mingshi.model.attended import Mask, Places, Rule, attended
 from mingshi.types import Network
 
@@ -179,16 +181,31 @@ def _mask(group: Group, window: int | None, dtype: torch.dtype) -> Mask:
     return Mask(torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -math.inf), first)
 
 
+class Stream(NamedTuple):
+    """What a layout is made from."""
+
+    segments: np.ndarray  # [S, 3] start, length, parent
+    device: str | torch.device
+    causal: bool
+
+
 @dataclass(slots=True, eq=False)
 class Packed:
     """What travels through the model: the layout, and what every layer makes of it, made once."""
 
-    layout: Layout
+    plan: Layout | Stream  # a stream until somebody asks for its layout: the kernel on CUDA never does
     masks: dict[tuple[int | None, torch.dtype], list[Mask]] = field(default_factory=dict)
     heads: dict[tuple[int, int], Places] = field(default_factory=dict)
     wanted: torch.Tensor | None = None  # rows whose last hidden state is asked for; None: all
     narrowed: bool = False  # has the last layer left out the rows that are not wanted
     cache: Cache | None = None  # keeps the keys and values of every layer
+    lengths: varlen.Lengths | None = None  # for the kernel on CUDA; None: the products of `attended.py`
+
+    @property
+    def layout(self) -> Layout:
+        if isinstance(self.plan, Stream):
+            self.plan = layout(self.plan.segments, device=self.plan.device, causal=self.plan.causal)
+        return self.plan
 
     def masks_for(self, window: int | None, dtype: torch.dtype) -> list[Mask]:
         if (window, dtype) not in self.masks:
@@ -202,7 +219,10 @@ class Packed:
 
 
 def packed(segments: np.ndarray, *, device: str | torch.device = "cpu", causal: bool = True) -> Packed:
-    return Packed(layout(segments, device=device, causal=causal))
+    """A stream that is ready to travel; `segments` as `layout` takes them."""
+    kernel = causal and varlen.offered(device)
+    lengths = varlen.lengths(segments, chains(segments), device=device) if kernel else None
+    return Packed(Stream(segments, device, causal), lengths=lengths)
 
 
 def is_causal(network: Network) -> bool:
@@ -228,6 +248,8 @@ def packed_attention(
     """
     if packed.cache is not None:
         packed.cache.write(key_TGD, value_TGD)
+    if packed.lengths is not None and varlen.takes(query_THD, dropout=dropout, softcap=softcap):
+        return varlen.attended(query_THD, key_TGD, value_TGD, packed.lengths, scaling=scaling, window=window)
     return attended(
         query_THD,
         key_TGD,

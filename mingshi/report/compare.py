@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mingshi.directions import plain_name
+from mingshi.report.compare_names import Table, caption, in_words, is_main, main_metrics, number, other_metrics
 from mingshi.report.compare_plots import cost_figures, forgetting_figures, search_figures
+from mingshi.report.compare_scale import scale_page
 from mingshi.report.compare_words import compared
 from mingshi.report.numbers import duration, figure, p_value, share
 from mingshi.report.page import environment
 from mingshi.report.words import Both, plain
-
-MAIN = ("accuracy", "rougel", "natspertoken", "macrof1", "rewardaccuracy", "promptstrict", "meanabsoluteerror")
 
 Told = Mapping[str, Any]
 
@@ -33,9 +32,6 @@ def write_comparison(folder: Path, told: Told, *, language: str = "en") -> Path:
 
 def render(told: Told, *, title: str, language: str = "en") -> str:
     """The page, opening in `language` (en or zh). Equal results give equal bytes."""
-    names = [*main_metrics(told), *other_metrics(told)]
-    main = len(main_metrics(told))
-    tables = [metric_table(told, name) for name in names]
     return (
         environment()
         .get_template("compare.html")
@@ -43,44 +39,40 @@ def render(told: Told, *, title: str, language: str = "en") -> str:
             language=language,
             said=compared,
             title=title,
-            about=compared("model", {"model": told["model"], "seeds": ", ".join(map(str, told["seeds"]))}),
             notes=[(note["loud"], Both(note["said"]["en"], note["said"]["zh"])) for note in told["notes"]],
             takes=takes_table(told),
-            tables=tables[:main],
-            others=tables[main:],
             forgotten=forgotten_tables(told),
-            costs=cost_figures(told, names[:main]),
-            trades=forgetting_figures(told, names[:main]),
             searches=search_figures(told),
+            **(_of_rows(told) if told["scale"] is None else scale_page(told)),
         )
     )
 
 
-# What is looked at
+def _of_rows(told: Told) -> dict[str, Any]:
+    """What the page says of methods; of amounts of data, see compare_scale.py."""
+    main = main_metrics(told)
+    return {
+        "kicker": compared("title"),
+        "about": [compared("model", {"model": told["model"], "seeds": ", ".join(map(str, told["seeds"]))})],
+        "verdicts": [],
+        "curves": [],
+        "tables": [metric_table(told, name) for name in main],
+        "others": [metric_table(told, name) for name in other_metrics(told)],
+        "how": compared("how"),
+        "costs": cost_figures(told, main),
+        "trades": forgetting_figures(told, main),
+    }
 
 
-def main_metrics(told: Told) -> list[str]:
-    """The metrics that a person looks at first: of the test set, then of each task."""
-    return [name for name in _metrics(told) if plain_name(name.rpartition(".")[2]) in MAIN]
+# Tables
 
 
-def other_metrics(told: Told) -> list[str]:
-    return [name for name in _metrics(told) if plain_name(name.rpartition(".")[2]) not in MAIN]
-
-
-def _metrics(told: Told) -> list[str]:
-    return list(dict.fromkeys(name for row in told["rows"] for name in row["scores"]))
-
-
-# Tables: a caption, the names of the columns, and the cells
-
-
-def takes_table(told: Told) -> dict[str, Any]:
+def takes_table(told: Told) -> Table:
     """Weights, time, speed, memory, learning rate and cost of each method."""
     priced = told["price"] is not None
     keys = ("method", "trains", "time", "speed", "memory", "rate", "cost" if priced else "core_hours")
     rows = [[plain(row["name"]), *_takes(row, priced)] for row in told["rows"]]
-    return {"caption": compared("takes"), "head": [compared(key) for key in keys], "rows": rows}
+    return Table(caption=compared("takes"), head=[compared(key) for key in keys], rows=rows)
 
 
 def _takes(row: Told, priced: bool) -> list[Both]:
@@ -97,13 +89,9 @@ def _takes(row: Told, priced: bool) -> list[Both]:
     ]
 
 
-def metric_table(told: Told, name: str) -> dict[str, Any]:
+def metric_table(told: Told, name: str) -> Table:
     """One metric of all methods: value, change from the base model, difference from the first row."""
     higher = next(row["scores"][name]["higher_is_better"] for row in told["rows"] if name in row["scores"])
-    caption = plain(name)
-    if higher is not None:
-        way = compared("higher" if higher else "lower")
-        caption = Both(f"{name} ({way.en})", f"{name}（{way.zh}）")
     head = [compared("method"), compared("value"), compared("change"), compared("against", {"first": told["first"]})]
     head += [compared("p"), compared("differs")]
     rows = []
@@ -119,19 +107,7 @@ def metric_table(told: Told, name: str) -> dict[str, Any]:
                 tested = [plain(p_value(against["p_holm"])), compared(claim)]
             cells = [number(score), number(score["change"], signed=True), number(against, signed=True)]
             rows.append([plain(row["name"]), *cells, *tested])
-    return {"caption": caption, "head": head, "rows": rows}
-
-
-def number(score: Told | None, *, signed: bool = False) -> Both:
-    """A value with its interval, where it has one."""
-    if score is None or score["value"] is None:
-        return plain("")
-    value = figure(score["value"], 4, signed=signed)
-    if score["low"] is None or score["high"] is None:
-        return plain(value)
-    low, high = (figure(score[end], 4, signed=signed) for end in ("low", "high"))
-    span = compared("to", {"low": low, "high": high})
-    return Both(f"{value} ({span.en})", f"{value}（{span.zh}）")
+    return Table(caption=caption(name, higher), name=name, head=head, rows=rows)
 
 
 def forgotten(rows: Sequence[Told]) -> list[tuple[str, str]]:
@@ -141,12 +117,12 @@ def forgotten(rows: Sequence[Told]) -> list[tuple[str, str]]:
         for row in rows
         for task, metrics in row.get("forgetting", {}).items()
         for metric in metrics
-        if plain_name(metric.rpartition(".")[2]) in MAIN
+        if is_main(metric)
     )
     return list(found)
 
 
-def forgotten_tables(told: Told) -> list[dict[str, Any]]:
+def forgotten_tables(told: Told) -> list[Table]:
     tables = []
     for task, metric in forgotten(told["rows"]):
         rows = []
@@ -157,5 +133,6 @@ def forgotten_tables(told: Told) -> list[dict[str, Any]]:
                 counts = [plain("" if found[part] is None else figure(found[part], 1)) for part in ("lost", "won")]
                 rows.append([plain(row["name"]), *counts, kept])
         head = [compared(key) for key in ("method", "lost", "won", "retained")]
-        tables.append({"caption": compared("forgetting", {"task": task, "metric": metric}), "head": head, "rows": rows})
+        name = f"{task}.{metric}"
+        tables.append(Table(caption=compared("forgetting", {"name": in_words(name)}), name=name, head=head, rows=rows))
     return tables

@@ -8,10 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mingshi.directions import plain_name
+from mingshi.report.compare_names import in_words, of_test
 from mingshi.report.compare_words import compared
 from mingshi.report.curves import Figure
 from mingshi.report.numbers import figure
 from mingshi.report.plots import Frame, Scale, scale
+from mingshi.report.summary import metric_name
 from mingshi.report.words import Both, plain
 
 Told = Mapping[str, Any]
@@ -27,20 +30,20 @@ def cost_figures(told: Told, names: Sequence[str]) -> list[Figure]:
         spots = [
             (row["name"], row["cost"] if priced else row["core_hours"], span)
             for row in told["rows"]
-            if (span := _span(row["scores"].get(name))) is not None
+            if (span := span_of(row["scores"].get(name))) is not None
         ]
-        base = _span(told["base"].get(name))
+        base = span_of(told["base"].get(name))
         if spots:
-            title = Both(f"{name}, by {unit.en} of a run", f"{name}（横轴：每次训练的{unit.zh}）")
-            made.append(_scatter(title, spots, unit, plain(name), level=base[0] if base is not None else None))
+            heading = compared("by_cost", {"name": in_words(name), "unit": unit})
+            made.append(_scatter(heading, spots, unit, in_words(name), level=base[0] if base is not None else None))
     return made
 
 
 def forgetting_figures(told: Told, names: Sequence[str]) -> list[Figure]:
     """A dot for each method: what it gained on the test set, and what became of a task; up and right are better."""
-    test = next((name for name in names if name.count(".") == 1), None)
+    test = next((name for name in names if of_test(name)), None)
     made = []
-    for name in (name for name in names if name.count(".") == 2):
+    for name in (name for name in names if not of_test(name)):
         if test is None:
             break
         spots = []
@@ -49,10 +52,9 @@ def forgetting_figures(told: Told, names: Sequence[str]) -> list[Figure]:
             if gain is not None and kept is not None:
                 spots.append((row["name"], gain[0], kept))
         if spots:
-            title = compared("trade", {"test": test, "task": name})
-            made.append(
-                _scatter(title, spots, compared("gain", {"name": test}), compared("gain", {"name": name}), level=0.0)
-            )
+            heading = compared("trade", {"test": in_words(test), "task": in_words(name)})
+            across, up = (compared("gain", {"name": in_words(each)}) for each in (test, name))
+            made.append(_scatter(heading, spots, across, up, level=0.0))
     return made
 
 
@@ -61,12 +63,12 @@ def search_figures(told: Told) -> list[Figure]:
     made = []
     for row in told["rows"]:
         search = row["search"]
-        tries = [(one["rate"], span) for one in (search or {}).get("tries", ()) if (span := _span(one)) is not None]
+        tries = [(one["rate"], span) for one in (search or {}).get("tries", ()) if (span := span_of(one)) is not None]
         if len(tries) < 2:
             continue
         rates = [rate for rate, _ in tries]
         across = Scale(low=min(rates) / 1.3, high=max(rates) * 1.3, logarithmic=True)
-        frame = Frame(across=across, up=scale(_ends([span for _, span in tries])), marks_across=3, marks_up=3)
+        frame = Frame(across=across, up=scale(ends([span for _, span in tries])), marks_across=3, marks_up=3)
         best = next(one["rate"] for one in search["tries"] if one["factor"] == search["chosen"])
         parts = [
             frame.upright(best, "best", plain(figure(best))),
@@ -74,34 +76,34 @@ def search_figures(told: Told) -> list[Figure]:
             frame.whiskers([(rate, *span[1:]) for rate, span in tries], "validation"),
             frame.dots([(rate, span[0]) for rate, span in tries], "validation"),
         ]
-        name, headline = row["name"], search["headline"].replace("_", " ")
+        name, headline = row["name"], metric_name(plain_name(search["headline"]), search["headline"])
         made.append(
             Figure(
-                title=Both(f"{name}: {headline}", f"{name}：{headline}"),
+                title=Both(f"{name}: {headline.en}", f"{name}：{headline.zh}"),
                 drawing=frame.draw(*parts, height=130),
-                columns=[compared("rate"), plain(headline)],
-                rows=[[figure(rate), _told(span)] for rate, span in tries],
+                columns=[compared("rate"), headline],
+                rows=[[figure(rate), told_span(span)] for rate, span in tries],
             )
         )
     return made
 
 
-def _scatter(title: Both, spots: Sequence[Spot], across: Both, up: Both, *, level: float | None) -> Figure:
-    everything = _ends([span for *_, span in spots]) + ([] if level is None else [level])
+def _scatter(heading: Both, spots: Sequence[Spot], across: Both, up: Both, *, level: float | None) -> Figure:
+    everything = ends([span for *_, span in spots]) + ([] if level is None else [level])
     frame = Frame(across=scale([x for _, x, _ in spots], margin=0.2), up=scale(everything, margin=0.12))
     parts: list[Markup] = [] if level is None else [frame.level(level, "zero")]
     parts.append(frame.whiskers([(x, *span[1:]) for _, x, span in spots], "gap"))
     parts.append(frame.dots([(x, span[0]) for _, x, span in spots], "gap"))
     parts += [frame.label((x, span[0]), plain(name), "gap") for name, x, span in spots]
     return Figure(
-        title=title,
+        title=heading,
         drawing=frame.draw(*parts, height=260),
         columns=[compared("method"), across, up],
-        rows=[[name, figure(x), _told(span)] for name, x, span in spots],
+        rows=[[name, figure(x), told_span(span)] for name, x, span in spots],
     )
 
 
-def _span(score: Told | None) -> tuple[float, float, float] | None:
+def span_of(score: Told | None) -> tuple[float, float, float] | None:
     """Value, low and high; the value alone where no interval is known."""
     if score is None or score["value"] is None:
         return None
@@ -112,16 +114,16 @@ def _span(score: Told | None) -> tuple[float, float, float] | None:
 
 def _gain(score: Told | None) -> tuple[float, float, float] | None:
     """The change from the base, turned so that up is better."""
-    span = _span(score["change"]) if score is not None else None
+    span = span_of(score["change"]) if score is not None else None
     if span is None or score is None or score["higher_is_better"] is None:
         return None
     return span if score["higher_is_better"] else (-span[0], -span[2], -span[1])
 
 
-def _ends(spans: Sequence[tuple[float, float, float]]) -> list[float]:
+def ends(spans: Sequence[tuple[float, float, float]]) -> list[float]:
     return [value for span in spans for value in span if math.isfinite(value)]
 
 
-def _told(span: tuple[float, float, float]) -> str:
+def told_span(span: tuple[float, float, float]) -> str:
     value, low, high = (figure(each) for each in span)
     return value if low == high else f"{value} ({low} – {high})"

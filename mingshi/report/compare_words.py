@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mingshi.report.both import Both
+from mingshi.report.compare_scale_words import SCALED
 
 COMPARED: dict[str, Both] = {
+    **SCALED,
     "title": Both("Comparison of methods", "方法比较"),
     "model": Both("Base model: {model}; seeds: {seeds}", "基座模型：{model}；随机种子：{seeds}"),
     "takes": Both("What each method takes", "各方法的开销"),
@@ -19,6 +21,7 @@ COMPARED: dict[str, Both] = {
     "rate": Both("learning rate", "学习率"),
     "core_hours": Both("core-hours", "核时"),
     "cost": Both("cost", "费用"),
+    "by_cost": Both("{name}, by {unit} of a run", "{name}（横轴：每次训练的{unit}）"),
     "base": Both("(base model)", "（基座模型）"),
     "value": Both("value", "值"),
     "interval": Both("95 % interval", "95% 置信区间"),
@@ -34,9 +37,7 @@ COMPARED: dict[str, Both] = {
     "lost": Both("lost", "变差"),
     "won": Both("won", "变好"),
     "retained": Both("retained", "保持率"),
-    "forgetting": Both(
-        "{task}, {metric}: items lost and won, share retained", "{task}，{metric}：变差与变好的题数，保持率"
-    ),
+    "forgetting": Both("{name}: items lost and won, share retained", "{name}：变差与变好的题数，保持率"),
     "higher": Both("higher is better", "越高越好"),
     "lower": Both("lower is better", "越低越好"),
     "failed": Both("failed", "失败"),
@@ -84,9 +85,14 @@ COMPARED: dict[str, Both] = {
 
 
 def compared(key: str, values: Mapping[str, object] | None = None) -> Both:
-    """A text of the comparison, its places filled."""
+    """A text of the comparison, its places filled; a value may itself be in both languages."""
     text = COMPARED[key]
-    return Both(text.en.format(**values), text.zh.format(**values)) if values else text
+    if not values:
+        return text
+    english, chinese = (
+        {name: value[side] if isinstance(value, Both) else value for name, value in values.items()} for side in (0, 1)
+    )
+    return Both(text.en.format(**english), text.zh.format(**chinese))
 
 
 def noted(key: str, values: Mapping[str, object], *, loud: bool = False) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from mingshi.record import Run, read_run
 from mingshi.report import views
+from mingshi.report.classes import classes, is_told_here
 from mingshi.report.curves import gap_figure, loss_figure, small_figures
 from mingshi.report.fit import card, recorded
 from mingshi.report.kept import divergence_figure, kept
@@ -47,6 +48,7 @@ def write_report(folder: Path, *, language: str = "en") -> Path:
 def render(run: Run, *, language: str = "en") -> str:
     """The page, opening in `language` (en or zh). Equal records give equal bytes."""
     made = stages(run)
+    compared = [entry for entry in comparisons(run) if not is_told_here(entry)]
     return (
         environment()
         .get_template("page.html")
@@ -58,8 +60,9 @@ def render(run: Run, *, language: str = "en") -> str:
             error=str(table(run.run.get("summary")).get("error") or ""),
             asked=views.asked(run),
             recipe=views.recipe(run.run),
-            comparisons=[views.compared(entry) for entry in comparisons(run)[: views.LINES_AT_MOST]],
+            comparisons=[views.compared(entry) for entry in compared[: views.LINES_AT_MOST]],
             kept=kept(run),
+            classes=classes(run),
             stages=[_drawn(run, stage) for stage in made[: views.STAGES_AT_MOST]],
             undrawn=len(made[views.STAGES_AT_MOST :]),
             ledger=views.ledger(run.data),

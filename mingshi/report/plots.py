@@ -27,6 +27,8 @@ class Scale:
     low: float
     high: float
     logarithmic: bool = False
+    marks: tuple[float, ...] = ()
+    """What is labelled along it, in the place of round numbers."""
 
     def place(self, value: float) -> float:
         """Where `value` lies between `low` (0) and `high` (1); outside of that for values outside."""
@@ -38,7 +40,9 @@ class Scale:
         return self.low <= value <= self.high
 
     def ticks(self, count: int) -> list[float]:
-        """About `count` round numbers in the stretch."""
+        """About `count` round numbers in the stretch, or its own marks."""
+        if self.marks:
+            return list(self.marks)
         if self.logarithmic:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             if len(powers) >= 2:
@@ -89,6 +93,12 @@ class Frame:
             pen = "L"
         drawn = Markup('<path class="{}" vector-effect="non-scaling-stroke" d="{}"/>').format(style, "".join(path))
         return _STRETCHED.format(drawn)
+
+    def band(self, spans: Sequence[tuple[float, float, float]], style: str) -> Markup:
+        """The area between two lines: (across, low, high) each."""
+        edge = [*((x, high) for x, _, high in spans), *((x, low) for x, low, _ in reversed(spans))]
+        spots = [f"{1000 * self.across.place(x):.1f} {1000 * (1 - self.up.place(y)):.1f}" for x, y in edge]
+        return _STRETCHED.format(Markup('<path class="{}" d="M{}Z"/>').format(style, "L".join(spots)))
 
     def dots(self, points: Sequence[Point], style: str) -> Markup:
         dot = Markup('<circle class="{}" cx="{}" cy="{}" r="3.5"/>')

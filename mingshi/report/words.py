@@ -6,6 +6,7 @@ Sentences are whole in each language: nothing is glued together from pieces whos
 from __future__ import annotations
 
 from mingshi.report.both import Both
+from mingshi.report.words_classes import CLASSES
 from mingshi.report.words_fit import FIT
 from mingshi.report.words_kept import KEPT
 
@@ -14,6 +15,7 @@ __all__ = ["PROPER_NAMES", "WORDS", "Both", "either", "plain", "word"]
 WORDS: dict[str, Both] = {
     **FIT,
     **KEPT,
+    **CLASSES,
     # the page
     "page.title": Both("Run report", "训练报告"),
     "page.footer": Both(

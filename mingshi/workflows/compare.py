@@ -127,7 +127,7 @@ def _jobs(plan: Plan) -> list[Job]:
     jobs = []
     if plan.search is not None:
         for method in plan.methods:
-            for factor in plan.search.rates:
+            for factor in plan.search.rates if not method.tuned_as else ():
                 jobs.append(
                     Job(
                         method=method,
@@ -160,7 +160,7 @@ def _rates(plan: Plan, job: Job, found: Found) -> list[float] | None:
         return [rate * job.factor for rate in first]
     if plan.search is None:
         return first
-    best = chosen(found.tries[job.method.name])
+    best = chosen(found.tries[job.method.searched])
     return None if best is None else [rate * best.factor for rate in first]
 
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mingshi.directions import is_better_higher, score_name
 from mingshi.evals import statistics
 from mingshi.record import Run
 from mingshi.report.compare_words import noted
-from mingshi.types import Score
+from mingshi.workflows.compare_columns import Measured, as_dict, base_scores, columns, finite, paired, stacked
+from mingshi.workflows.compare_curves import scale_told, unused
 from mingshi.workflows.compare_search import Try
 from mingshi.workflows.compare_search import told as search_told
 from mingshi.workflows.comparison import FEWEST_SEEDS, Method, Plan
@@ -29,17 +28,6 @@ SLACK = 0.01  # of the tokens: what runs may differ by and still have had one bu
 FORMAT = 1
 
 Runs = Mapping[str, Mapping[int, Run]]  # method -> seed
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Column:
-    """One metric of one run: a value for each item, and what each weighs; neither where it is no mean over items."""
-
-    value: float
-    signature: str
-    higher: bool | None
-    values_N: np.ndarray | None = None
-    weights_N: np.ndarray | None = None
 
 
 def tabulated(
@@ -51,85 +39,25 @@ def tabulated(
         for name, found in runs.items()
     }
     rows = [
-        _row(plan, method, runs.get(method.name, {}), tries.get(method.name, ()), failures.get(method.name, ()))
+        _row(plan, method, runs.get(method.name, {}), tries.get(method.searched, ()), failures.get(method.name, ()))
         for method in plan.methods
     ]
     for row in rows:
         row["scores"] = _scores(measured.get(row["name"], {}))
-    _tested(rows, measured)
+    if not plan.scaled:
+        _tested(rows, measured)
+    scale = scale_told(plan, measured, runs) if plan.scaled else None
     return {
         "format": FORMAT,
         "model": plan.methods[0].recipe.model,
         "seeds": list(plan.seeds),
         "first": rows[0]["name"],
         "price": plan.price,
-        "base": _base(measured),
+        "base": base_scores(measured) if not plan.scaled else {},  # a scale's models have one each
         "rows": rows,
-        "notes": _notes(plan, runs, rows),
+        "scale": scale,
+        "notes": _notes(plan, runs, rows) + (unused(scale) if scale is not None else []),
     }
-
-
-# Items
-
-
-def columns(run: Run, when: str) -> dict[str, Column]:
-    """Every metric that a run measured before or after its training, by its name."""
-    found = {}
-    for entry in run.evals:
-        if entry["when"] == when:
-            for metric, score in entry["scores"].items():
-                name = score_name(entry["data"], entry["kind"], metric)
-                values_N, weights_N = _items(metric, entry["items"])
-                higher = is_better_higher(metric)
-                found[name] = Column(score["value"], score["signature"], higher, values_N, weights_N)
-    return found
-
-
-def _items(metric: str, items: Mapping[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Each item's own value, and its weight where that is not one for all."""
-    if metric in items:
-        return np.asarray(items[metric], np.float64), None
-    if f"{metric}.sum" in items:
-        sums_N, weights_N = (np.asarray(items[f"{metric}.{part}"], np.float64) for part in ("sum", "weight"))
-        return sums_N / np.where(weights_N > 0, weights_N, 1.0), weights_N
-    names = [name for name in items if name.startswith("probability.")]
-    if metric == "accuracy" and "label" in items and names:
-        likeliest_N = np.argmax([np.asarray(items[name], np.float64) for name in names], axis=0)
-        return (likeliest_N == np.asarray(items["label"], np.float64)).astype(np.float64), None
-    return None, None
-
-
-Measured = Mapping[int, Mapping[str, Mapping[str, Column]]]  # seed -> before or after -> metric
-
-
-def _stacked(measured: Measured, name: str, when: str, seeds: Sequence[int]) -> list[Column]:
-    found = [measured[seed][when].get(name) for seed in seeds]
-    return [column for column in found if column is not None and column.values_N is not None]
-
-
-def _crossed(first: Sequence[Column], second: Sequence[Column] | None) -> tuple[Score, float] | None:
-    """The mean over seeds and items, or the difference of two; None if they were not measured on the same items."""
-    every = [*first, *(second or ())]
-    if not first or (second is not None and len(second) != len(first)):
-        return None
-    if len({column.signature for column in every}) > 1:
-        return None
-    first_SN, second_SN = (
-        None if side is None else np.stack([column.values_N for column in side if column.values_N is not None])
-        for side in (first, second)
-    )
-    assert first_SN is not None
-    return statistics.crossed(first_SN, second_SN, weights_N=first[0].weights_N, signature=first[0].signature)
-
-
-def as_dict(score: Score, p: float | None = None) -> dict[str, Any]:
-    """Numbers under their names, null where there is none."""
-    told = {"value": _finite(score.value), "low": _finite(score.low), "high": _finite(score.high), "count": score.count}
-    return told if p is None else told | {"p": _finite(p)}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 # Rows
@@ -142,15 +70,15 @@ def _scores(measured: Measured) -> dict[str, dict[str, Any]]:
     for name in measured[seeds[0]]["after"] if seeds else ():
         values = [measured[seed]["after"][name].value for seed in seeds if name in measured[seed]["after"]]
         first = measured[seeds[0]]["after"][name]
-        after, before = (_stacked(measured, name, when, seeds) for when in ("after", "before"))
-        found = _crossed(after, None)
-        plain = {"value": _finite(float(np.mean(values))), "low": None, "high": None, "count": 0}
-        change = _crossed(after, before)
+        after, before = (stacked(measured, name, when, seeds) for when in ("after", "before"))
+        found = paired(after, None)
+        plain = {"value": finite(float(np.mean(values))), "low": None, "high": None, "count": 0}
+        change = paired(after, before)
         told[name] = {
             **(as_dict(found[0]) if found is not None else plain),
             "higher_is_better": first.higher,
             "signature": first.signature,
-            "seeds": [_finite(value) for value in values],
+            "seeds": [finite(value) for value in values],
             "change": as_dict(*change) if change is not None else None,
         }
     return told
@@ -165,27 +93,14 @@ def _tested(rows: Sequence[dict[str, Any]], measured: Mapping[str, Measured]) ->
             seeds = sorted(set(measured.get(row["name"], {})) & set(measured[first["name"]]))
             if name not in row["scores"]:
                 continue
-            mine, theirs = (_stacked(measured[each], name, "after", seeds) for each in (row["name"], first["name"]))
-            found = _crossed(mine, theirs)
+            mine, theirs = (stacked(measured[each], name, "after", seeds) for each in (row["name"], first["name"]))
+            found = paired(mine, theirs)
             if found is not None:
                 tests.append((row["scores"][name], as_dict(*found), len(seeds) >= FEWEST_SEEDS))
         p_values = [math.nan if told["p"] is None else told["p"] for _, told, _ in tests]
         for (score, told, claim), adjusted in zip(tests, statistics.holm(p_values), strict=True):
             differs = bool(adjusted < 1 - statistics.LEVEL) if claim else None
-            score["against"] = told | {"p_holm": _finite(adjusted), "differs": differs}
-
-
-def _base(measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
-    """The untrained model, by what any of the rows measured of it first."""
-    for found in measured.values():
-        for times in found.values():
-            base = {}
-            for name, column in times["before"].items():
-                scored = _crossed([column], None) if column.values_N is not None else None
-                told = {"value": _finite(column.value), "low": None, "high": None, "count": 0}
-                base[name] = as_dict(scored[0]) if scored is not None else told
-            return base
-    return {}
+            score["against"] = told | {"p_holm": finite(adjusted), "differs": differs}
 
 
 def _row(
@@ -204,7 +119,7 @@ def _row(
         "adapter": [stage.adapter.kind for stage in stages],
         "seeds": sorted(runs),
         "rates": None if factor is None else [rate * factor for rate in method.rates()],
-        "search": told_search,
+        "search": told_search if method.searched == method.name else None,
         "failures": list(failures),
     }
     if not runs:
@@ -267,7 +182,7 @@ def _notes(plan: Plan, runs: Runs, rows: Sequence[Mapping[str, Any]]) -> list[di
     """Loud ones first: what keeps the numbers from meaning what they seem to."""
     notes = []
     tokens = {f"{name}, seed {seed}": _read(run) for name, found in runs.items() for seed, run in found.items()}
-    if tokens and max(tokens.values()) > (1 + SLACK) * min(tokens.values()):
+    if tokens and not plan.scaled and max(tokens.values()) > (1 + SLACK) * min(tokens.values()):
         least, most = min(tokens, key=tokens.__getitem__), max(tokens, key=tokens.__getitem__)
         notes.append(
             noted(

@@ -1,5 +1,7 @@
 """What is compared: a file of rows, each a change to one recipe, or recipes as they are; and what makes it fair.
 
+Rows may also be told as a scale: models and amounts of data (see compare_scale.py).
+
 Everything that can be wrong is found here, before anything is trained.
 """
 
@@ -20,6 +22,7 @@ from mingshi.provenance import fingerprint_file
 from mingshi.recipe import Recipe, apply, line_of, load, parse, read_recipe
 from mingshi.tasks import refuse_second_readings
 from mingshi.types import Settings
+from mingshi.workflows.compare_scale import Cell, Scale, too_few_rows, unscalable
 
 NAME = r"^[A-Za-z0-9_-]{1,40}$"  # of a row: also that of its folder
 FEWEST_SEEDS = 3  # for a claim
@@ -70,8 +73,10 @@ class Comparison(Settings):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(default=(0, 1, 2), min_length=1)
     search: Search | None = Search()
     """null: every method trains with the rate that it begins with."""
-    rows: tuple[Row, ...] = Field(min_length=1)
+    rows: tuple[Row, ...] = Field(default=(), min_length=1)
     """The methods; the others are tested against the first."""
+    scale: Scale | None = None
+    """In the place of `rows`: models and amounts of data, and from which amount on more adds nothing."""
     price: float | None = Field(default=None, gt=0)
     """Of an hour of this machine; without it, cost is told in core-hours."""
 
@@ -81,6 +86,9 @@ class Comparison(Settings):
             given = (
                 "neither `base` nor `recipe` is given" if self.base is None else "`base` and `recipe` are both given"
             )
+            raise ValueError(f"{given}. Give one of them.")
+        if bool(self.rows) == (self.scale is not None):
+            given = "`rows` and `scale` are both given" if self.rows else "neither `rows` nor `scale` is given"
             raise ValueError(f"{given}. Give one of them.")
         _require_apart([row.name for row in self.rows])
         return self
@@ -92,6 +100,13 @@ class Method:
 
     name: str
     recipe: Recipe
+    cell: Cell | None = None  # of a scale
+    tuned_as: str = ""  # whose search it takes its learning rate from; "": its own
+
+    @property
+    def searched(self) -> str:
+        """The name of the method whose search is this one's."""
+        return self.tuned_as or self.name
 
     def rates(self) -> list[float]:
         """What each stage begins with."""
@@ -108,6 +123,11 @@ class Plan:
     methods: tuple[Method, ...]
     price: float | None = None
 
+    @property
+    def scaled(self) -> bool:
+        """Are the methods amounts of data?"""
+        return self.methods[0].cell is not None
+
 
 def read_comparison(path: Path) -> Plan:
     """A comparison's file; RecipeError lists what is wrong with it, or with one of its recipes."""
@@ -120,14 +140,15 @@ def read_comparison(path: Path) -> Plan:
     file = str(path.parent / told.base) if told.base is not None else str(path)
     problems: list[Problem] = []
     methods = []
-    for row in told.rows:
+    for row, cell, tuned_as in _rows(told):
         changed = copy.deepcopy(base)
         try:
             apply(changed, [*row.set, "output=unset"])
-            methods.append(Method(name=row.name, recipe=parse(changed, file=f"{file} (row {row.name})")))
+            recipe = parse(changed, file=f"{file} (row {row.name})")
+            methods.append(Method(name=row.name, recipe=recipe, cell=cell, tuned_as=tuned_as))
         except RecipeError as error:
             problems += error.problems
-        if told.search is not None and not any("learning_rate" in assignment for assignment in row.set):
+        if cell is None and told.search is not None and not any("learning_rate" in each for each in row.set):
             problems += _shared_rates(base, row.name, file)
     if problems:
         raise RecipeError(problems)
@@ -135,6 +156,17 @@ def read_comparison(path: Path) -> Plan:
         Plan(output=Path(told.output), seeds=told.seeds, search=told.search, methods=tuple(methods), price=told.price),
         file=str(path),
     )
+
+
+def _rows(told: Comparison) -> list[tuple[Row, Cell | None, str]]:
+    """Each row with its cell, where the file tells a scale, and with whose learning rate it takes, if not its own."""
+    found: list[tuple[Row, Cell | None, str]] = [(row, None, "") for row in told.rows]
+    if told.scale is None:
+        return found
+    for cell in told.scale.cells():
+        tuned = told.scale.tuned(cell).name
+        found.append((Row(name=cell.name, set=cell.set), cell, "" if tuned == cell.name else tuned))
+    return found
 
 
 def of_recipes(paths: Sequence[Path], *, output: Path, seeds: int, search: Search | None) -> Plan:
@@ -155,6 +187,9 @@ def checked(plan: Plan, *, file: str) -> Plan:
         raise RecipeError(problems)
     for method in plan.methods:
         refuse_second_readings(_ledger(method.recipe))
+    last = plan.methods[-1]
+    if last.cell is not None and (what := too_few_rows(last.recipe, last.cell.rows)):
+        raise RecipeError(Problem(file=file, field="scale.rows", what=what, mend="Lower the largest amount."))
     return plan
 
 
@@ -166,6 +201,8 @@ def _unfair(plan: Plan) -> Iterator[tuple[str, str, str]]:
         what = f"the search's seed, {plan.search.seed}, is one of the comparison's"
         yield "search.seed", what, "Give it one of its own."
     first = plan.methods[0]
+    if plan.scaled:
+        yield from unscalable(first.recipe)
     for method in plan.methods:
         recipe = method.recipe
         if not recipe.test and not recipe.tasks:
@@ -235,7 +272,8 @@ def _problem(detail: Mapping[str, Any], values: Any, file: str) -> Problem:
     place = list(detail["loc"])
     field, what, mend = ".".join(map(str, place)), str(detail["msg"]), ""
     if detail["type"] == "extra_forbidden":
-        kind = Row if place[0] == "rows" else Search if place[0] == "search" else Comparison
+        kinds: dict[str, type[Settings]] = {"rows": Row, "search": Search, "scale": Scale}
+        kind = kinds.get(str(place[0]), Comparison) if len(place) > 1 else Comparison
         known = list(kind.model_fields)
         close = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
         what = f"unknown key {str(place[-1])!r}"

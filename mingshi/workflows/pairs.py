@@ -5,7 +5,6 @@ read → (ask a model, score what it says) → make pairs → write both files a
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from mingshi.data.formats import DataSource, read
 from mingshi.data.formats.questions import read_to_answer
 from mingshi.display import Display, Silent
 from mingshi.errors import DataError, ModelError, Problem, RecipeError
+from mingshi.places import require_new
 from mingshi.types import Answer, Answered, Example, Preference, Reject
 from mingshi.workflows.preferences import Pair, Pairing, Pairs, answered, make_pairs
 
@@ -37,7 +37,7 @@ def pairs(
 ) -> dict[str, Any]:
     """Write `train.jsonl`, `test.jsonl` and `pairs.json` into a new folder; what the last one holds is returned."""
     display, pairing = display or Silent(), pairing or Pairing()
-    _require_place(folder)
+    require_new(folder)
     if origin is not None and origin.scoring.score == "length" and pairing.balance:
         raise RecipeError("--score length prefers a length, and balancing takes that out", "Add --no-balance.")
     outcomes = list(read(source) if origin is None else read_to_answer(source))
@@ -154,15 +154,6 @@ def _told(score: Mapping[str, Any], form: str) -> str:
     value, low, high = (format(float(score[name]), form) for name in ("value", "low", "high"))
     sure = "no interval" if "nan" in low else f"95 % {low} to {high}"
     return f"{value}  ({sure}, n={score['count']})"
-
-
-def _require_place(folder: Path) -> None:
-    """RecipeError where the folder is not new, or cannot be made: before any answer is asked for."""
-    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if above == folder.absolute() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RecipeError(Problem(file=str(folder), what="is there already", mend="Choose another folder."))
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise RecipeError(Problem(file=str(folder), what="cannot be made", mend="Choose another folder."))
 
 
 def _write(folder: Path, made: Pairs, report: dict[str, Any]) -> dict[str, Any]:

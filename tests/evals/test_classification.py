@@ -14,7 +14,8 @@ from encoders import tiny_encoder
 
 from mingshi.errors import DataError, RecipeError
 from mingshi.evals import Classification, compare, statistics
-from mingshi.evals.classification import BINS, Multi, Numbers, Single, answers_of
+from mingshi.evals.calibration import BINS, fit_temperature
+from mingshi.evals.classes import RATED, Multi, Numbers, Single, answers_of, logits_of
 from mingshi.model.heads import Classes
 from mingshi.model.load import load
 from mingshi.objectives import Classify
@@ -176,12 +177,12 @@ def test_intervals_hold_what_they_say() -> None:
     """Of 150 samples of a known population, about 95 % of the intervals have its macro F1 in them."""
     population = single(count=20_000)
     truth = values(population)["macro_f1"]
-    place, held = population.metrics().index("macro_f1"), 0
+    place, held = RATED.index("macro_f1"), 0
     for start in range(0, 15_000, 100):
         rows = slice(start, start + 100)
         answers = Single(population.names, population.truth_N[rows], population.shares_NK[rows])
         score = statistics.measured(
-            lambda counts, one=answers: one.measure(counts)[:, [place]], 100, signatures=["macro_f1"], seed=start
+            lambda counts, one=answers: one.rated(counts)[:, [place]], 100, signatures=["macro_f1"], seed=start
         )[0]
         held += score.low <= truth <= score.high
     assert 0.89 <= held / 150 <= 0.99
@@ -231,15 +232,30 @@ def run(folder: Path, problem: Any, labels: list[Any], *, cuts: int = 1) -> tupl
     names = ("a", "b", "c") if problem != "regression" else ("number",)
     classes = Classes(names=names, problem=problem)
     model = load(folder, precision="float32", classes=classes)
-    objective = Classify.of(classes, max_length=64)
-    rows = [
-        Labelled(id=f"r{place}", source="rows", line=place, group="", content=f"text {place} " * 3, label=label)
+    return Classification().run(model, batches_of(model, classes, labels, cuts=cuts)), model
+
+
+def rows_of(labels: list[Any]) -> list[Labelled]:
+    return [
+        Labelled(
+            id=f"r{place}",
+            source="rows",
+            line=place,
+            group="",
+            content=f"text {place} " * 3,
+            label=label,
+            attributes={"half": "first" if 2 * place < len(labels) else "second"},
+        )
         for place, label in enumerate(labels)
     ]
-    samples = [sample for sample in (objective.encode(row, model.text) for row in rows) if isinstance(sample, Sample)]
+
+
+def batches_of(model: Any, classes: Classes, labels: list[Any], *, cuts: int = 1) -> list[Any]:
+    objective = Classify.of(classes, max_length=64)
+    encoded = (objective.encode(row, model.text) for row in rows_of(labels))
+    samples = [sample for sample in encoded if isinstance(sample, Sample)]
     size = -(-len(samples) // cuts)
-    batches = [objective.collate(samples[start : start + size], "cpu") for start in range(0, len(samples), size)]
-    return Classification().run(model, batches), model
+    return [objective.collate(samples[start : start + size], "cpu") for start in range(0, len(samples), size)]
 
 
 def test_the_evaluator_measures_a_network_whatever_the_batches(folder: Path) -> None:
@@ -276,6 +292,31 @@ def test_several_labels_and_numbers_are_measured_too(folder: Path) -> None:
     numbers, _ = run(folder, "regression", [0.5, 1.5, -2.0, 3.0])
     assert list(numbers.scores) == ["pearson", "spearman", "mean_absolute_error"]
     assert set(numbers.items) == {"label", "prediction"}
+
+
+def test_a_temperature_of_other_rows_and_slices_are_measured_too(folder: Path) -> None:
+    labels = list("abcabcabca" * 3)
+    plain, model = run(folder, "single_label", labels)
+    classes = Classes(names=("a", "b", "c"), problem="single_label")
+    batches, held = batches_of(model, classes, labels), batches_of(model, classes, list("cab" * 7))
+    evaluator = Classification(slices=("half",))
+    found = evaluator.run(model, batches, examples=rows_of(labels), validation=held)
+    added = {"temperature", "scaled_ece", "scaled_brier", "scaled_log_loss"}
+    parts = {name for name in found.scores if name.startswith("slice_")}
+    assert set(found.scores) == set(plain.scores) | added | parts
+    assert all(found.scores[name].value == plain.scores[name].value for name in ("ece", "brier", "log_loss"))
+    assert found.scores["temperature"].count == 21 and found.items == plain.items
+    assert {name.partition(".")[2] for name in parts} == {"half=first", "half=second"} and len(parts) == 10
+    fitted = fit_temperature(logits_of(answers := said(model, held)), answers.truth_N)
+    assert found.scores["temperature"].value == fitted.value
+    with pytest.raises(RecipeError, match="no text has the attribute"):
+        Classification(slices=("third",)).run(model, batches, examples=rows_of(labels))
+
+
+def said(model: Any, batches: list[Any]) -> Single:
+    answers = answers_of(Classification().run(model, batches).items)
+    assert isinstance(answers, Single)
+    return answers
 
 
 def test_nothing_to_score_and_no_classifier_are_errors(folder: Path, tmp_path: Path) -> None:

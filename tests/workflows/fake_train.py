@@ -1,6 +1,7 @@
 """What `mingshi train` leaves behind, without a network: a record made up from the recipe, in no time.
 
-A method's scores follow from its adapter's kind, its learning rate and its seed. A file `orders.json` beside the
+A method's scores follow from its adapter's kind, its learning rate and its seed, and those of an amount of rows from
+its model: `tiny` learns from the first 8 rows alone, `other` from all. A file `orders.json` beside the
 recipes says what should go wrong: {"ROW/seed-N": "fail" | "wait" | "more"}, once each.
 """
 
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML
 
 BEST = {"lora": 2e-4, "ia3": 3e-3, "full": 2e-5}  # where the validation loss is lowest
 GAIN = {"lora": 0.8, "ia3": 0.4, "full": 0.8}
+ENOUGH = {"tiny": 8, "other": 16}  # rows, of those with a limit
 ITEMS = 24
 
 
@@ -64,6 +66,9 @@ def main(path: str) -> int:
         Path("waiting").write_text("")
         time.sleep(60)
     gain = GAIN[kind] - 0.2 * abs(math.log(rate / BEST[kind]))
+    limit = stage["data"][0]["limit"]
+    if limit is not None:
+        gain *= min(1.0, limit / ENOUGH[Path(recipe["model"]).name])
     steps = (stage["steps"] or 4) + (what == "more")
     evals = line("during", 0, "validation", 0, seed)[:1] + line("during", steps, "validation", gain, seed)[:1]
     if recipe["test"]:
@@ -76,7 +81,7 @@ def main(path: str) -> int:
     lines = [{"stage": 0, "number": n + 1, "tokens": 100, "trained": 40, "seconds": 0.5} for n in range(steps)]
     for name, rows in (("steps.jsonl", lines), ("evals.jsonl", evals)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sources = [{"role": "train", "sha256": "a", "path": "train.jsonl"}]
+    sources = [{"role": "train", "sha256": "a", "path": "train.jsonl", "used": min(limit or 24, 15)}]
     stages = [{"headline": "nats_per_token", "higher_is_better": False}]
     (folder / "data.json").write_text(json.dumps({"sources": sources, "stages": stages}))
     (folder / "run.json").write_text(json.dumps(run))

@@ -94,7 +94,7 @@ def test_recipes_are_rows_too(place: Path) -> None:
         ("output: out", "output: out\nseeds: [1000]", ("search.seed: the search's seed, 1000, is one of the",)),
         ("output: out", "output: out\nsearch: {rates: [1, 1]}", ("a rate is given twice",)),
         ("output: out", "output: out\nsearch: {rate: 1}", ("unknown key 'rate'. Did you mean 'rates'?",)),
-        ("kind: full", "kind: fool", ("base.yaml (row full)", "there is no kind 'fool'. Did you mean 'full'?")),
+        ("kind: full", "kind: ful", ("base.yaml (row full)", "there is no kind 'ful'. Did you mean 'full'?")),
         ("stages.0.adapter: {", "stages.4.adapter: {", ("--set stages.4.adapter: there is no such place",)),
         ("{kind: full}", "{kind: full}, test: [{path: train.jsonl}]", ("rows.full: is not measured as row lora is",)),
         ("{kind: full}", "{kind: full}, stages.0.validation: 0", ("rows.full: its last stage has no validation rows",)),
@@ -125,10 +125,13 @@ def test_a_base_that_would_make_it_unfair_is_refused(place: Path, old: str, new:
     assert words in said(place, FILE)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("compare_*.yaml")), ids=lambda path: path.stem)
+HOUSE = sorted([*RECIPES.glob("compare_*.yaml"), *RECIPES.glob("scale_*.yaml")])
+
+
+@pytest.mark.parametrize("path", HOUSE, ids=lambda path: path.stem)
 def test_a_recipe_of_the_house_is_valid(place: Path, path: Path) -> None:
     for name in re.findall(r"path: (data/[^,}]+)", path.read_text()):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(name)
+        (place / name).write_text(f'{{"of": "{name}"}}\n' * 400)
     plan = read_comparison(path)
     assert len(plan.methods) >= 2 and plan.output.is_relative_to("runs") and path.read_text().startswith("# ")

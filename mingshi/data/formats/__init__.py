@@ -7,7 +7,7 @@ here; where the format is "auto", the first one in the table that understands th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import chain, islice
@@ -56,6 +56,8 @@ class DataSource(Settings):
     """Only the first so many rows."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     """Our field name and the file's own, for files that name theirs otherwise."""
+    attributes: tuple[str, ...] = ()
+    """Columns that say something about a row, such as whom it speaks of; besides those in its own `attributes`."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at rows that cannot be used, or count them and go on."""
 
@@ -80,6 +82,7 @@ def read(source: DataSource) -> Iterator[Example | Reject]:
     bad rows and how many there are. Either way `rows read = Examples + Rejects`.
     """
     rows = _renamed(islice(file_rows(source.path), source.limit), source.columns)
+    rows = _gathered(rows, source.attributes) if source.attributes else rows
     yield from _examples(rows, source.path, form=source.format, on_bad_row=source.on_bad_row)
 
 
@@ -124,6 +127,16 @@ def _renamed(rows: Iterable[Raw], columns: Mapping[str, str]) -> Iterator[Raw]:
         if ours and isinstance(row, Row):
             kept = {name: value for name, value in row.fields.items() if name not in columns or name in ours}
             row = replace(row, fields={ours.get(name, name): value for name, value in kept.items()})
+        yield row
+
+
+def _gathered(rows: Iterable[Raw], names: Sequence[str]) -> Iterator[Raw]:
+    """Rows with these columns among their attributes, where they do not say otherwise."""
+    for row in rows:
+        own = row.fields.get("attributes") if isinstance(row, Row) else ""
+        if isinstance(row, Row) and (own is None or isinstance(own, Mapping)):
+            found = {name: row.fields[name] for name in names if row.fields.get(name) not in (None, "")}
+            row = replace(row, fields={**row.fields, "attributes": {**found, **(own or {})}})
         yield row
 
 
