@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -73,8 +73,6 @@ class Server:
     behave: Callable[[BaseHTTPRequestHandler, Any, int], None]
     address: str = ""
     requests: list[tuple[Mapping[str, str], Any]] = field(default_factory=list)
-    busy: int = 0
-    busiest: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     release: threading.Event = field(default_factory=threading.Event)  # set when the test is over: nobody hangs on
 
@@ -97,15 +95,8 @@ def serving(behave: Callable[[BaseHTTPRequestHandler, Any, int], None]) -> Itera
             with server.lock:
                 server.requests.append((dict(self.headers), body))
                 number = len(server.requests)
-                server.busy += 1
-                server.busiest = max(server.busiest, server.busy)
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):
                 server.behave(self, body, number)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            finally:
-                with server.lock:
-                    server.busy -= 1
 
         def log_message(self, *words: Any) -> None:
             """Says nothing."""

@@ -24,9 +24,9 @@ class Kind(NamedTuple):
 HEALTH: dict[str, Both] = {
     "title": Both("Data health", "数据体检"),
     "rows": Both("{split}: {used} rows", "{split}：{used} 行"),
-    "errors": Both("{count} errors", "{count} 个错误"),
-    "warnings": Both("{count} warnings", "{count} 个警告"),
-    "notes": Both("{count} notes", "{count} 条提醒"),
+    "errors": Both("errors: {count}", "{count} 个错误"),
+    "warnings": Both("warnings: {count}", "{count} 个警告"),
+    "notes": Both("notes: {count}", "{count} 条提醒"),
     "sound": Both("Nothing was found that speaks against these rows.", "没有发现问题。"),
     "findings": Both("Findings", "检查结果"),
     "more_notes": Both("Notes", "提醒"),
