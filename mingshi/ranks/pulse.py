@@ -30,7 +30,7 @@ WORK = 0.05  # seconds of processor time in that span that count as work
 SILENCE = 40.0  # seconds without a beat of another process: it is gone, or frozen
 LINGER = 20.0  # seconds that a process has to end by itself once another one failed
 UNKNOWN = -1  # a failure of nobody in particular
-_FAILURE, _STOP, _SAID, _ENDED = "failure", "stop", "said", "ended"
+_FAILURE, _STOP, _SAID, _ENDED, _HEARD = "failure", "stop", "said", "ended", "heard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,13 @@ class Pulse:
         end = time.monotonic() + patience
         return [other for other in self._heard if not self._until(f"beat/{other}", end - time.monotonic())]
 
-    def fail(self, failure: Failure) -> None:
-        """Tell the others, unless one of them was first."""
+    def fail(self, failure: Failure, *, patience: float = 0.0) -> None:
+        """Tell the others, unless one of them was first, and wait until they know: whoever has ended never says so."""
+        end = time.monotonic() + patience
         with suppress(RuntimeError):  # whoever kept the store has ended: so have the others, or they will
             self._store.compare_set(_FAILURE, "", json.dumps(asdict(failure)))
+        for other in self._heard if patience else ():
+            self._until(f"{_HEARD}/{other}", end - time.monotonic())
 
     def look(self) -> None:
         """Learn at once of a failure that was told."""
@@ -167,6 +170,7 @@ class Pulse:
             failure = Failure(**json.loads(self._store.get(_FAILURE)))
             if failure.number != self._place.number:
                 self._learn(failure)
+                self._store.set(f"{_HEARD}/{self._place.number}", "1")
 
     def _learn(self, failure: Failure) -> None:
         self._learnt = time.monotonic()

@@ -209,9 +209,8 @@ class Together:
         if self.first:
             self._pulse.say(_text(error))
             self._pulse.end()
-        self._pulse.fail(Failure(number=self.number, code=code, text=_text(error)))
-        if self.first:
-            time.sleep(LAST_WORDS / 2)  # for the others to hear it, where this process keeps the store
+        failure = Failure(number=self.number, code=code, text=_text(error))
+        self._pulse.fail(failure, patience=2 * LAST_WORDS if self.first else 0.0)  # who is first may keep the store
         return False
 
 
