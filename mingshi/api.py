@@ -11,8 +11,9 @@ import orjson
 
 from mingshi.data.formats import DataSource, detect, read
 from mingshi.display import Display
-from mingshi.recipe import Recipe, apply, parse
+from mingshi.recipe import Recipe, parse
 from mingshi.types import Chat
+from mingshi.yaml_text import apply
 
 if TYPE_CHECKING:
     from mingshi.outcome import Outcome

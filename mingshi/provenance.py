@@ -98,12 +98,16 @@ def without_paths(text: str) -> str:
 
 
 def resume_conflicts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Problem]:
-    """Every field in which two resolved recipes differ and must not; a field that nobody listed must not."""
+    """Every field in which two resolved recipes differ and must not; a field that nobody listed must not.
+
+    A recipe is recorded whole, so a field that it lacks came with a later version: one that is empty now is as it was.
+    """
     before, after = _leaves(recordable(old)), _leaves(recordable(new))
     problems = []
     for place in dict.fromkeys([*before, *after]):
         was, now = before.get(place, "not set"), after.get(place, "not set")
-        if was == now or _may_change(place) or REDACTED in str(was):
+        came_later = place not in before and not now
+        if was == now or came_later or _may_change(place) or REDACTED in str(was):
             continue
         what = f"was {_short(was)} when this run began, and is {_short(now)} now"
         mend = "Put it back to resume, or begin a new run in another `output`."

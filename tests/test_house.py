@@ -22,7 +22,7 @@ PACKAGE = ROOT / "mingshi"
 # A module imports from the layers above its own, and from its own package. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "signals"),
-    ("display", "provenance", "places", "directions", "data", "model", "optim", "ranks", "shortage"),
+    ("yaml_text", "display", "provenance", "places", "directions", "data", "model", "optim", "ranks", "shortage"),
     ("objectives", "evals", "terminal"),
     ("checks", "remedies", "tasks"),
     ("loop", "record", "checkpoint"),

@@ -24,9 +24,10 @@ from mingshi.model.adapters import ADAPTERS, Full, Lora
 from mingshi.objectives import OBJECTIVES, Dpo, Sft
 from mingshi.objectives.distill import Cache, Teacher
 from mingshi.optim import Optim
-from mingshi.recipe import EarlyStopping, Recipe, Stage, apply, parse, read_recipe, write_recipe
+from mingshi.recipe import EarlyStopping, Recipe, Stage, parse, read_recipe, write_recipe
 from mingshi.tasks import Task
 from mingshi.types import Settings
+from mingshi.yaml_text import apply
 
 PACKAGE = Path(mingshi.__file__).parent
 GOOD = "model: m\noutput: o\nstages:\n  - data: [{path: a.jsonl}]\n"

@@ -312,6 +312,20 @@ def test_all_differences_are_listed_old_to_new(tmp_path: Path) -> None:
     assert any(line.startswith("stages.1.batch: was not set") for line in lines)
 
 
+NEW = [(None, 0), ([], 0), ({}, 0), (False, 0), (0, 0), (0.1, 1), (["gender"], 1)]
+
+
+@pytest.mark.parametrize(("now", "conflicts"), NEW)
+def test_a_field_that_came_later_does_not_conflict_while_it_is_empty(now: Any, conflicts: int) -> None:
+    assert len(resume_conflicts(RECIPE, {**RECIPE, "stages": [{**STAGE, "novelty": now}]})) == conflicts
+
+
+def test_what_was_emptied_conflicts() -> None:
+    full = {**RECIPE, "novelty": ["gender"], "setting": {"share": 0.1}}
+    problems = resume_conflicts(full, {**RECIPE, "novelty": [], "setting": None})
+    assert {problem.field for problem in problems} == {"novelty.0", "setting.share"}
+
+
 def test_a_run_in_a_moved_folder_resumes(tmp_path: Path) -> None:
     recipe = {**RECIPE, "model": str(tmp_path / "models" / "m"), "output": str(tmp_path / "run")}
     create(tmp_path / "run", recipe=recipe).__exit__()

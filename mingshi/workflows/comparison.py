@@ -19,10 +19,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mingshi.errors import Problem, RecipeError
 from mingshi.provenance import fingerprint_file
-from mingshi.recipe import Recipe, apply, line_of, load, parse, read_recipe
+from mingshi.recipe import Recipe, parse, read_recipe
 from mingshi.tasks import refuse_second_readings
 from mingshi.types import Settings
 from mingshi.workflows.compare_scale import Cell, Scale, too_few_rows, unscalable
+from mingshi.yaml_text import apply, line_of, load
 
 NAME = r"^[A-Za-z0-9_-]{1,40}$"  # of a row: also that of its folder
 FEWEST_SEEDS = 3  # for a claim
