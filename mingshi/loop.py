@@ -10,7 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,7 +57,8 @@ class Work:
         digest = hashlib.sha256()
         for weight in self.optimiser.weights:
             digest.update(weight.master.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return [fingerprint(self.network), digest.hexdigest()]
+        base = [] if self.ranks.divided else [fingerprint(self.network)]  # compared before it was divided
+        return [*base, digest.hexdigest()]
 
     def restore_weights(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """The weights alone: to use them, not to train on."""
@@ -78,7 +79,7 @@ def train(work: Work, *, start: int = 0) -> Iterator[Step]:
     for number in range(start, work.plan.steps):
         began = time.perf_counter()
         chosen = [work.samples[int(index)] for index in work.plan.indices(number)]
-        if work.objective.additive and (work.ranks.count == 1 or scattered):
+        if work.objective.additive and (work.ranks.count == 1 or (scattered and not work.ranks.divided)):
             attempt = functools.partial(_attempt, work, chosen, number, scattered)
             longest = max(len(sample.tokens) for sample in chosen)
             sums, budget = halving(attempt, budget, smallest=longest, drop=work.optimiser.clear)
@@ -92,7 +93,8 @@ def train(work: Work, *, start: int = 0) -> Iterator[Step]:
         if not (math.isfinite(total) and math.isfinite(norm)):
             work.optimiser.clear()
             raise diverged(number + 1, total / weight, norm, ids)
-        frozen = frozen_sample(work.network) if norm > 0 and not checked else {}
+        sampled = norm > 0 and not checked and not work.ranks.divided  # a divided base is in no optimiser
+        frozen = frozen_sample(work.network) if sampled else {}
         if norm > 0 and not checked:
             _require_gradients(work)
         work.optimiser.step(rate=rate, norm=norm)
@@ -134,19 +136,26 @@ def _batches(
 
     The seed is a function of (seed, step, place) alone, and so is what lies at a place: with dropout, processes share
     out the very streams that one would compute. Without it a step may be `scattered`: shared out sample by sample.
+    Through a divided network all go equally often: whoever has fewer streams adds some of weight zero.
     """
     lengths = [len(sample.tokens) for sample in samples]
     if scattered:
-        mine = share(lengths, work.ranks.count)[work.ranks.number]
-        found = micro_batches([lengths[index] for index in mine], budget)
-        cuts = list(enumerate([mine[index] for index in cut] for cut in found))
+        shares = [
+            list(enumerate([mine[index] for index in cut] for cut in micro_batches([lengths[i] for i in mine], budget)))
+            for mine in share(lengths, work.ranks.count)
+        ]
     else:
         whole = micro_batches(lengths, budget) if work.objective.additive else [list(range(len(samples)))]
         sizes = [sum(lengths[index] for index in cut) for cut in whole]
-        cuts = [(place, whole[place]) for place in share(sizes, work.ranks.count)[work.ranks.number]]
-    for place, cut in cuts:
+        shares = [[(place, whole[place]) for place in mine] for mine in share(sizes, work.ranks.count)]
+    for place, cut in shares[work.ranks.number]:
         batch = work.objective.collate([samples[index] for index in cut], work.device)
         yield batch, (work.seed * 1_000_003 + number) * 1_009 + place
+    if work.ranks.divided:
+        batch = work.objective.collate([min(samples, key=lambda one: len(one.tokens))], work.device)
+        silent = replace(batch, weights=torch.zeros_like(batch.weights), weight=0.0)
+        for _ in range(max(map(len, shares)) - len(shares[work.ranks.number])):
+            yield silent, 0
 
 
 def draws(network: Network) -> bool:

@@ -240,24 +240,22 @@ def choose(accounts: Sequence[Account], free: int) -> int:
 
 def fitted(
     recipe: Recipe,
-    text: Text,
-    stages: Sequence[Prepared],
+    accounts: list[Account] | str,
     record: Record | Onlooker,
     display: Display,
     *,
-    interpreter: int,
+    free: int,
     ranks: Ranks,
 ) -> Recipe:
     """The recipe with a number for its streams; what each stage will take is said and put down.
 
-    A run that goes on keeps the streams that it chose when it began: others would round otherwise.
+    `free` are the bytes that one process may have. A run that goes on keeps the streams that it chose when it began:
+    others would round otherwise.
     """
-    accounts = accounts_of(recipe, text, stages, interpreter=interpreter)
     began = record.fields.get("memory")
     if recipe.stream == "auto":
         if isinstance(accounts, str):
             raise ResourceError(f"stream: auto knows no measure for this model: {accounts}", "Give `stream` a number.")
-        free = free_bytes(choose_device(recipe.device)) // ranks.count
         chosen = ranks.told(lambda: began[0]["stream"] if began else choose(accounts, free))
         recipe = recipe.model_copy(update={"stream": chosen})
     if isinstance(accounts, str):
@@ -265,7 +263,7 @@ def fitted(
         return recipe
     estimates = [one.at(recipe.budget) for one in accounts]
     for estimate in estimates:
-        display.say(f"Memory: {estimate}")
+        display.say(f"Memory{' of each process' if ranks.count > 1 else ''}: {estimate}")
     if isinstance(record, Record) and not began:
         record.update(memory=[{"stream": one.stream, "estimate": one.as_dict()} for one in estimates])
     return recipe

@@ -27,7 +27,7 @@ from mingshi.errors import Problem
 
 REDACTED = "[redacted]"
 MAY_CHANGE = frozenset({"output", "name", "notes", "keep", "logging", "report", "lang", "evals"})
-MAY_CHANGE_IN_STAGE = frozenset({"checkpoint"})  # when it is saved does not move a weight
+MAY_CHANGE_IN_STAGE = frozenset({"checkpoint", "shard"})  # when it is saved, and who holds what, moves no weight
 
 _PACKAGES = ["mingshi", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "scipy", "pydantic"]
 _SECRET_WORDS = {"secret", "password", "passwd", "passphrase", "pwd", "authorization", "credential", "apikey", "cookie"}

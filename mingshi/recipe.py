@@ -65,6 +65,8 @@ class Stage(Settings):
     early_stopping: EarlyStopping | None = None
     checkpoint: int = Field(default=50, ge=1)
     """Steps between checkpoints; one is also kept whenever the validation score is measured, and at the end."""
+    shard: Literal["auto", "never", "always"] = "auto"
+    """Whether several processes share out a frozen base (sharding.py); auto: where it does not fit into one."""
 
     @field_validator("objective", mode="before")
     @classmethod

@@ -9,13 +9,14 @@ that it would have had.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mingshi import checkpoint, memory
+from mingshi import checkpoint, memory, sharding
 from mingshi.card import model_card
 from mingshi.checks.fit import fits
 from mingshi.data.plan import Plan
@@ -126,7 +127,7 @@ def _out_of_memory(error: Exception, recipe: Recipe, ranks: Ranks) -> ResourceEr
     if not is_shortage(error):
         return None
     mend = f"Set `stream` lower (it is {recipe.stream}): it does not change the result. Or train with an adapter."
-    if ranks.count > 1:
+    if ranks.count > 1 and not ranks.divided:
         mend += f" Each of the {ranks.count} processes holds the whole network: more of them do not make room."
     return ResourceError("the memory does not suffice for one stream", mend)
 
@@ -145,10 +146,11 @@ def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Displa
     display.say(f"Loading {recipe.model}")
     recipe, interpreter = settled(recipe), memory.resident()
     local = isinstance(resolve(recipe.model), Path)
-    model = open_for(recipe) if local else ranks.in_turn(lambda: open_for(recipe))
+    opened_as = sharding.first_opened(recipe, ranks)
+    model = open_for(opened_as) if local else ranks.in_turn(lambda: open_for(opened_as))
     require_fitting(recipe, model.text)
     stages = ranks.in_turn(lambda: [prepare(stage, recipe, model.text, display) for stage in recipe.stages])
-    recipe = memory.fitted(recipe, model.text, stages, record, display, interpreter=interpreter, ranks=ranks)
+    recipe = sharding.fitted(recipe, model, stages, record, display, interpreter=interpreter, ranks=ranks)
     context = Context(recipe, model, record, stop, display, ranks)
     suite = Suite(recipe, model, ranks.in_turn(lambda: subjects(recipe, model.text, display)), record, display)
     ledger = [entry for prepared in stages for entry in prepared.ledger] + suite.ledger
@@ -156,7 +158,7 @@ def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Displa
     if isinstance(record, Record):
         _record_start(context, record, stages, ledger)
     record.truncate_after(*_resume_point(record, len(stages)))
-    suite.before()
+    ranks.lent(suite.before)
     standings = []
     for number, prepared in enumerate(stages):
         standings.append(_train_stage(context, number, prepared))
@@ -168,7 +170,7 @@ def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Displa
             display.say(f"fit: {fit['verdict'].replace('_', ' ')}. {fit['said']['en']} {fit['next']['en']}")
     if model.changed:
         fold(model)  # an adapter saved alone would lose what was merged before it, so the whole model is
-    suite.after(standings[-1].best_step, validation=stages[-1].validation)
+    ranks.lent(lambda: suite.after(standings[-1].best_step, validation=stages[-1].validation))
     if ranks.first:
         _publish(context)
     if isinstance(record, Record) and (forgetting := suite.forgetting()):
@@ -183,6 +185,8 @@ def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
     recipe, model, record = context.recipe, context.model, context.record
     stage = recipe.stages[number]
     attached = stage.adapter.attach(model, seed=recipe.seed)
+    if context.ranks.divided:
+        sharding.borrow(model.network)
     held = _companion(context, stage.objective, prepared.validation)
     work = _work(context, stage, prepared, attached)
     folder = record.folder / "checkpoints" / f"stage-{number}"
@@ -263,9 +267,10 @@ def _due(every: str | int, step: int, plan: Plan) -> bool:
 def _origin(context: Context, stage: Stage, validation: Joined) -> Origin | None:
     """The network as the stage finds it, where a run that has tasks is to say how far it goes from there."""
     recipe, model = context.recipe, context.model
-    if not (recipe.tasks and len(validation) and Chat in stage.objective.accepts and context.ranks.first):
+    if not (recipe.tasks and len(validation) and Chat in stage.objective.accepts):
         return None
-    return Origin.of(model.network, validation_streams(stage.objective, validation, recipe.budget, model.device))
+    streams = functools.partial(validation_streams, stage.objective, validation, recipe.budget, model.device)
+    return context.ranks.lent(lambda: Origin.of(model.network, streams()))
 
 
 def _watch(context: Context, number: int, prepared: Prepared, held: Any, work: Work, origin: Origin | None) -> Watch:

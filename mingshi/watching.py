@@ -106,7 +106,8 @@ class Watch:
         objective = self.stage.objective
         kind = "perplexity" if isinstance(objective, Sft) else objective.kind
         sets = (("validation", self.validation, self.held), (SAMPLE, self.sample, self.trained))
-        asked = step == 0 and self.held is None and self.trained is None  # teachers and references are in no key
+        alone = self.held is None and self.trained is None  # teachers and references are in no key
+        asked = step == 0 and alone and not self.ranks.divided  # and a part of a network is not the network
         untouched = fingerprint(self.model.network) if asked else None
         found = []
         for data, samples, companion in sets:

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recipe",),
     ("prepare", "card", "measured"),
     ("evaluate", "memory"),
-    ("preview",),
+    ("preview", "sharding"),
     ("use", "watching"),
     ("outcome",),
     ("run", "verify"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
+from mingshi.errors import MingshiError
 from mingshi.signals import Asked, Stop
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Ranks(Protocol):
     number: int
     count: int
     first: bool  # the one that writes and speaks
+    divided: bool  # each holds a part of the network, so that all must go through it together
 
     def __enter__(self) -> Ranks: ...
 
@@ -32,6 +34,15 @@ class Ranks(Protocol):
 
     def told(self, work: Callable[[], Any]) -> Any:
         """What process 0 finds by this work, which it alone does."""
+
+    def lent(self, work: Callable[[], Result]) -> Result | None:
+        """What process 0 finds by this work, and None elsewhere: the others lend it their parts of the network."""
+
+    def divide(self, follow: Callable[[], object]) -> Callable[[], None]:
+        """From here on the network is divided. `follow` goes through it once, for another's sake.
+
+        What is given back is to be called before the network is gone through.
+        """
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
         """Work that fills a cache: process 0 does it first, and then the others find what it left."""
@@ -56,7 +67,7 @@ class Ranks(Protocol):
 class Alone:
     """The only process."""
 
-    number, count, first = 0, 1, True
+    number, count, first, divided = 0, 1, True, False
 
     def __enter__(self) -> Alone:
         return self
@@ -69,6 +80,12 @@ class Alone:
 
     def told(self, work: Callable[[], Any]) -> Any:
         return work()
+
+    def lent(self, work: Callable[[], Result]) -> Result | None:
+        return work()
+
+    def divide(self, follow: Callable[[], object]) -> Callable[[], None]:
+        raise MingshiError("one process has nobody to divide a network with")
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
         return work()

@@ -67,8 +67,8 @@ def refuse_unsuitable(command: str) -> None:
         problems.append(Problem(what=what, mend="Start it without torchrun or accelerate; they are for train."))
     for name in DIVIDED:
         if os.environ.get(name, "").lower() not in NO:
-            what = f"{name} asks for a network divided among processes; here each process holds the whole network"
-            mend = "Start it with torchrun, or without this setting; an adapter on a base in four bits takes least."
+            what = f"{name} asks for a network divided among processes, which belongs to the recipe"
+            mend = "Start it with torchrun, or without this setting, and say `shard: always` in the recipe's stage."
             problems.append(Problem(what=what, mend=mend))
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower().rpartition(".")[2]  # or PrecisionType.NO
     if precision not in NO:

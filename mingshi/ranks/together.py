@@ -61,9 +61,12 @@ class Together:
         self.number, self.count, self.first = place.number, place.count, place.number == 0
         self._place = place
         self._stop: Stop | None = None
-        self._requested = False
+        self.requested = False  # has a signal come, as all processes knew when they last exchanged anything
         self._blamed: Exception | None = None
         self._code = 0  # to end with, once the group is broken
+        self.divided = False
+        self._follow: Callable[[], object] | None = None
+        self._leading = False  # does this process go through a divided network with nothing but help from the others?
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
             _take_device(place)
@@ -73,11 +76,6 @@ class Together:
             logging.getLogger("mingshi").setLevel(logging.ERROR)
         self._pulse = _meet(place, cuda=cuda)
         atexit.register(self._leave)
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come, as all processes knew when they last exchanged anything."""
-        return self._requested
 
     def __enter__(self) -> Together:
         return self
@@ -106,11 +104,34 @@ class Together:
         columns = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.count)]
         self._wait(dist.all_gather(columns, padded, async_op=True))
         said = [json.loads(column[: int(size)].numpy().tobytes()) for column, size in zip(columns, sizes, strict=True)]
-        self._requested = self._requested or any(asked for asked, _ in said)
+        self.requested = self.requested or any(asked for asked, _ in said)
         return [theirs for _, theirs in said]
 
     def told(self, work: Callable[[], Any]) -> Any:
-        return self.exchange(work() if self.first else None)[0]
+        return self.exchange(self.lent(work))[0]
+
+    def lent(self, work: Callable[[], Result]) -> Result | None:
+        if self._follow is None:
+            return work() if self.first else None
+        if not self.first:
+            while self.exchange(None)[0]:
+                self._follow()
+            return None
+        self._leading = True
+        try:
+            result = work()
+        finally:
+            self._leading = False
+        self.exchange(False)
+        return result
+
+    def divide(self, follow: Callable[[], object]) -> Callable[[], None]:
+        self.divided, self._follow = True, follow
+        return self._lead
+
+    def _lead(self) -> None:
+        if self._leading:
+            self.exchange(True)
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
         if not self.first:
@@ -153,6 +174,8 @@ class Together:
         return self
 
     def blame(self, error: Exception) -> Exception:
+        if self.divided and _is_broken(error):
+            error = self._of(self._pulse.culprit(patience=6.0))
         self._pulse.look()  # a launcher's signal may have been quicker
         failure = self._pulse.failure
         other = failure is not None and failure.number != self.number and failure.code != Preempted.exit_code
@@ -217,6 +240,11 @@ class Together:
 def _text(error: BaseException) -> str:
     plain = str(error) if isinstance(error, MingshiError) else f"{type(error).__name__}: {error}"
     return " ".join(plain.split("\n"))[:2000]
+
+
+def _is_broken(error: Exception) -> bool:
+    """Has a connection failed within the network, where the parts of others are asked for?"""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

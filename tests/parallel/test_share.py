@@ -51,8 +51,8 @@ def test_threads_are_shared_out_unless_a_person_said_how_many(
     ("command", "name", "value", "told"),
     [
         ("eval", "LOCAL_RANK", "0", "`mingshi eval` is the work of one process"),
-        ("train", "ACCELERATE_USE_FSDP", "true", "each process holds the whole network"),
-        ("train", "ACCELERATE_USE_DEEPSPEED", "true", "each process holds the whole network"),
+        ("train", "ACCELERATE_USE_FSDP", "true", "belongs to the recipe"),
+        ("train", "ACCELERATE_USE_DEEPSPEED", "true", "belongs to the recipe"),
         ("train", "ACCELERATE_MIXED_PRECISION", "bf16", "precision: bf16"),
     ],
 )
