@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from mingshi.errors import RecipeError
 from mingshi.ranks import refuse_unsuitable
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 HEAVY = ("train", "eval", "predict", "chat", "merge", "pairs")  # commands that compute
 
 
@@ -20,6 +22,7 @@ def prepare(arguments: Sequence[str]) -> None:
     """Set the process up for a command and its words; one that computes may start again, with another allocator."""
     if arguments[0] == "train":
         leave_on_request()
+        _end_with(os.environ.get("MINGSHI_PARENT", ""))
     if arguments[0] in HEAVY:
         _restart_with_allocator()
     for word in arguments:
@@ -29,6 +32,15 @@ def prepare(arguments: Sequence[str]) -> None:
     refuse_unsuitable(arguments[0])
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
+
+
+def _end_with(parent: str) -> None:
+    """Have the kernel send SIGTERM once the process of this number is gone, so that a run saves and stops with it."""
+    if not sys.platform.startswith("linux") or not parent.isdecimal():
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != int(parent):  # it was quicker
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _restart_with_allocator() -> None:

@@ -66,6 +66,7 @@ def _awaited(file: Path, log: Path, stop: Asked) -> int:
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=os.environ | {"MINGSHI_PARENT": str(os.getpid())},  # killed with -9, it leaves no run behind
         )
         asked = False
         try:
