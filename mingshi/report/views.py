@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -284,7 +284,24 @@ def speed(run: Run) -> list[Line]:
         (word("speed.training"), duration(seconds)),
     ]
     whole_time = number(run.run.get("seconds"))
-    return [*lines, (word("speed.whole"), duration(whole_time))] if whole_time >= 0 else lines
+    if whole_time >= 0:
+        lines.append((word("speed.whole"), duration(whole_time)))
+    return [*lines, *_peaks(several(run.run.get("memory")))]
+
+
+def _peaks(stages: Sequence[Record]) -> Iterator[Line]:
+    """The most memory that the process has had until a stage's end, evaluation included, beside what was expected."""
+    for place, stage in enumerate(stages, 1):
+        measured, expected = (
+            number(stage.get("measured")) / 1e9,
+            number(table(stage.get("estimate")).get("total")) / 1e9,
+        )
+        if measured > 0 and expected > 0:
+            alone = len(stages) == 1
+            yield (
+                word("speed.memory") if alone else word("speed.memoryof", stage=place),
+                word("speed.gigabytes", measured=figure(measured, 1), expected=figure(expected, 1)),
+            )
 
 
 def origin(run: Record) -> list[Line]:

@@ -256,6 +256,12 @@ WORDS: dict[str, Both] = {
     "speed.steps": Both("Steps", "步数"),
     "speed.training": Both("Time in training steps", "训练步用时"),
     "speed.whole": Both("Time of the whole run", "总用时"),
+    "speed.memory": Both("Peak memory", "峰值内存"),
+    "speed.memoryof": Both("Peak memory, stage {stage}", "峰值内存（阶段 {stage}）"),
+    "speed.gigabytes": Both(
+        "{measured} GB with evaluation; {expected} GB were expected of training",
+        "{measured} GB（含评测）；训练预计 {expected} GB",
+    ),
     # provenance
     "origin.title": Both("Provenance", "来源与复现"),
     "origin.id": Both("Run", "运行"),

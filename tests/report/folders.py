@@ -159,6 +159,7 @@ def done(count: int = 240) -> Files:
         "created": "2026-03-14T09:15:02Z",
         "finished": "2026-03-14T09:48:40Z",
         "seconds": 2018.4,
+        "memory": [{"stream": 4096, "estimate": {"total": 4.46e9}, "measured": 5.13e9}],
         "command": ["mingshi", "train", "recipes/docstrings.yaml", "--set", "stages.0.batch=16"],
         "recipe": RECIPE,
         "versions": {

@@ -261,6 +261,15 @@ def test_the_heading_of_a_sample_is_what_the_user_asked_last(prompt: str, headin
     assert asked_in(prompt) == heading
 
 
+def test_the_peak_of_memory_stands_beside_what_was_expected(done: Run) -> None:
+    page = render(done)
+    assert "5.1 GB with evaluation; 4.5 GB were expected of training" in page and "5.1 GB（含评测）" in page
+    two = dataclasses.replace(
+        done, run=dict(done.run) | {"memory": [*done.run["memory"], {"measured": 6e9, "estimate": "?"}]}
+    )
+    assert "Peak memory, stage 1" in render(two) and "Peak memory, stage 2" not in render(two)
+
+
 def test_without_a_test_set_the_verdict_says_what_the_validation_set_is_worth(done: Run) -> None:
     validation = [entry for entry in done.evals if entry["data"] == "validation" and entry["when"] == "during"]
     english = spoken(render(dataclasses.replace(done, evals=validation)), "en")
