@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingshi.console import JsonOption, LanguageOption, language, print_json, say, terminal
-from mingshi.errors import RecipeError
+from mingshi.console import JsonOption, LanguageOption, checked, language, print_json, renamed, say, terminal
 
 if TYPE_CHECKING:
     from mingshi.data.formats import DataSource
@@ -33,17 +32,17 @@ def check(
     chosen = language(lang)
     from mingshi.checks.rows import Split
     from mingshi.workflows.check import Health
-    from mingshi.workflows.check import check as checked
+    from mingshi.workflows.check import check as looked_at
     from mingshi.workflows.check_told import described
 
-    renamed = _renamed(columns or [])
+    named = renamed(columns or [])
     given: dict[Split, list[Path]] = {"train": train, "validation": validation or [], "test": test or []}
     given["production"] = production or []
     names = tuple(name.strip() for name in protected.split(",") if name.strip())
-    sources = {split: [_source(path, renamed, names) for path in paths] for split, paths in given.items() if paths}
+    sources = {split: [_source(path, named, names) for path in paths] for split, paths in given.items() if paths}
     health = Health(protected=names, words=str(words) if words else None, seed=seed)
     with terminal() as display:
-        told = checked(sources, health, output=output, display=display, language=chosen)
+        told = looked_at(sources, health, output=output, display=display, language=chosen)
     if json:
         print_json(told)
         return
@@ -53,22 +52,12 @@ def check(
     say(f"report    {output / 'report.html'}")
 
 
-def _renamed(told: list[str]) -> dict[str, str]:
-    """Our field names and the files' own."""
-    found = {}
-    for each in told:
-        ours, equals, theirs = each.partition("=")
-        if not equals or not ours or not theirs:
-            raise RecipeError(f"--column {each}: not a field and its name", "Write --column label=sentiment.")
-        found[ours] = theirs
-    return found
-
-
 def _source(path: Path, columns: dict[str, str], attributes: tuple[str, ...]) -> DataSource:
     """Rows that cannot be read are a finding."""
     from mingshi.data.formats import DataSource
 
-    return DataSource(path=str(path), columns=columns, attributes=attributes, on_bad_row="skip")
+    given = {"path": str(path), "columns": columns, "attributes": attributes, "on_bad_row": "skip"}
+    return checked(DataSource, given)
 
 
 def repair(

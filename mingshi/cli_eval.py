@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mingshi.console import BadRowOption, JsonOption, print_json, say, terminal
+from mingshi.console import BadRowOption, JsonOption, checked, print_json, say, terminal
 from mingshi.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def evaluate(
         raise RecipeError("--num-fewshot and --chat-template are options of --tasks", "Leave them out.")
     from mingshi.data.formats import DataSource
     from mingshi.evals import Generation
-    from mingshi.evals.scoring import BertScore, checked, metric_names
+    from mingshi.evals.scoring import BertScore, metric_names
     from mingshi.use import measure, open_model, usual_evaluators
 
     states = BertScore(encoder=encoder) if encoder else None

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, note, print_json, say, terminal
-from mingshi.errors import Problem, RecipeError
+from mingshi.console import BadRowOption, JsonOption, LanguageOption, checked, language, note, print_json, say, terminal
+from mingshi.errors import RecipeError
 
 
 def judge(
@@ -56,7 +56,7 @@ def judge(
     asked |= {"attempts": attempts, "parallel": parallel, "price_in": price_in, "price_out": price_out}
     told = {**_who(by, model), **asked, "criteria": criteria, "copies": copies}
     given = {name: value for name, value in told.items() if value is not None}
-    settings = _checked(Files, {"by": given, "mode": mode, "labels": labels, "on_bad_row": on_bad_row, "seed": seed})
+    settings = checked(Files, {"by": given, "mode": mode, "labels": labels, "on_bad_row": on_bad_row, "seed": seed})
     if output is not None:
         from mingshi.places import require_writable
 
@@ -96,18 +96,3 @@ def _write(output: Path, verdicts: list[Mapping[str, Any]]) -> None:
 
     output.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in verdicts))
     note(f"{len(verdicts)} verdicts written to {output}")
-
-
-def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    """Settings out of options; each that does not do is named, and what was typed for a key is not shown."""
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            name = str(each["loc"][-1]).replace("_", "-") if each["loc"] else ""
-            option = f"--{name} {each['input']}: " if name and not isinstance(each["input"], dict) else ""
-            problems.append(Problem(what=f"{option}{each['msg'].removeprefix('Value error, ')}"))
-        raise RecipeError(problems) from None

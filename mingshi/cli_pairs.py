@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mingshi.console import BadRowOption, JsonOption, print_json, say, terminal
-from mingshi.errors import Problem, RecipeError
+from mingshi.console import BadRowOption, JsonOption, checked, print_json, say, terminal
+from mingshi.errors import RecipeError
 
 if TYPE_CHECKING:
     from mingshi.workflows.sampling import Origin
@@ -53,7 +53,7 @@ def pairs(
     from mingshi.workflows.preferences import Pairing
 
     kept = {"take": take, "margin": margin, "similar": similar, "per_prompt": per_prompt}
-    pairing = _checked(Pairing, kept | {"balance": balance, "test": test, "seed": seed})
+    pairing = checked(Pairing, kept | {"balance": balance, "test": test, "seed": seed})
     drawn = {"samples": samples, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     judged = {"score": score, "pattern": pattern, "characters": characters}
     origin = _origin(model, judge, _given(drawn | {"prompts": prompts}), _given(judged), seed=seed)
@@ -84,20 +84,5 @@ def _origin(
         return None
     from mingshi.workflows.sampling import Origin, Sampling, Scoring
 
-    sampling, scoring = _checked(Sampling, drawn | {"seed": seed}), _checked(Scoring, scored)
+    sampling, scoring = checked(Sampling, drawn | {"seed": seed}), checked(Scoring, scored)
     return Origin(model=model, judge=judge, sampling=sampling, scoring=scoring)
-
-
-def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    """Settings out of options; each that does not do is named as it was typed."""
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(
-            [
-                Problem(what=f"--{str(each['loc'][0]).replace('_', '-')} {each['input']}: {each['msg']}")
-                for each in error.errors()
-            ]
-        ) from None

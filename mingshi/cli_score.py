@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, print_json, say, terminal
+from mingshi.console import (
+    BadRowOption,
+    JsonOption,
+    LanguageOption,
+    checked,
+    language,
+    print_json,
+    renamed,
+    say,
+    terminal,
+)
 from mingshi.errors import RecipeError
 
 COLUMNS = ("prediction", "reference", "label", "id", "group")
@@ -43,7 +53,7 @@ def score(
 ) -> None:
     """Score predictions that exist already, with intervals; compare two files of them."""
     chosen = language(lang)
-    from mingshi.evals.scoring import BertScore, Scoring, checked, metric_names
+    from mingshi.evals.scoring import BertScore, Scoring, metric_names
     from mingshi.workflows.score import Predictions
     from mingshi.workflows.score import score as scored
 
@@ -55,7 +65,9 @@ def score(
     wanted = {"metrics": metric_names(metrics), "tokens": tokens, "stem": stem, "bertscore": states, "seed": seed}
     scoring = checked(Scoring, wanted)
     paths = [str(data), *([str(paired)] if paired is not None else [])]
-    source = checked(Predictions, {"paths": paths, "columns": _columns(columns or []), "on_bad_row": on_bad_row})
+    source = checked(
+        Predictions, {"paths": paths, "columns": renamed(columns or [], known=COLUMNS), "on_bad_row": on_bad_row}
+    )
     with terminal() as display:
         report = scored(source, scoring, display=display)
     if json:
@@ -65,14 +77,3 @@ def score(
 
     for line in described(report, paths, language=chosen):
         say(line)
-
-
-def _columns(told: list[str]) -> dict[str, str]:
-    """Our field names and the files' own."""
-    found: dict[str, str] = {}
-    for each in told:
-        ours, equals, theirs = each.partition("=")
-        if not equals or not theirs or ours not in COLUMNS:
-            raise RecipeError(f"--column {each}: not a field and its name", f"Fields are {', '.join(COLUMNS)}.")
-        found[ours] = theirs
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from mingshi.errors import Problem, RecipeError
@@ -26,8 +27,18 @@ def require_writable(output: Path, *, data: Path) -> None:
 
 def require_new(folder: Path) -> None:
     """RecipeError where the folder is not new, or cannot be made: before any answer is asked for."""
+    require_own(folder, names=())
+
+
+def require_own(folder: Path, *, names: Collection[str]) -> None:
+    """The same for a folder that may hold files of these names, which its owner writes anew."""
     above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if above == folder.absolute() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RecipeError(Problem(file=str(folder), what="is there already", mend="Choose another folder."))
+    there = sorted(place.name for place in folder.iterdir()) if folder.is_dir() else []
+    strange = [name for name in there if name not in names]
+    what = ""
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise RecipeError(Problem(file=str(folder), what="cannot be made", mend="Choose another folder."))
+        what = "is a file" if folder.exists() and not folder.is_dir() else "cannot be made or written to"
+    elif strange:
+        what = f"holds {strange[0]}, which would be mixed with what is written" if names else "is there already"
+    if what:
+        raise RecipeError(Problem(file=str(folder), what=what, mend="Choose another folder."))

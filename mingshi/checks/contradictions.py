@@ -26,7 +26,6 @@ SEVERAL = 0.01  # share of the rows from which on prompts with several answers a
 GROUPS = 20  # shown side by side
 MEMBERS = 10  # rows shown of each
 SHOWN = 300  # characters of a text
-ROWS = 100  # named in a finding
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ def _finding(kind: Kind, split: Split, seen: _Seen, names: Sequence[str]) -> Fin
         severity="warning" if kind == "labels" or len(members) > SEVERAL * rows else "note",
         count=count,
         message=message,
-        rows=[_place(member, seen, names) for group in groups.values() for member in group][:ROWS],
+        rows=[_place(member, seen, names) for group in groups.values() for member in group],
         remedy=remedy,
         evidence={"split": split, "rows": len(members), "of": rows, "groups": shown},
     )

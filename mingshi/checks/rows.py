@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -37,6 +39,32 @@ class Row:
     def place(self) -> dict[str, Any]:
         """How findings name the row."""
         return {"source": self.source, "line": self.line}
+
+
+@dataclass(slots=True)
+class Places:
+    """Rows that a finding names, as numbers: of a million rows every one may be named."""
+
+    splits: Counter[str] = field(default_factory=Counter)
+    examples: list[dict[str, Any]] = field(default_factory=list)  # of the first ones: where, and what is to be seen
+    _names: dict[str, int] = field(default_factory=dict)  # files, numbered
+    _sources: array[int] = field(default_factory=lambda: array("I"))
+    _lines: array[int] = field(default_factory=lambda: array("I"))
+
+    def add(self, row: Row | Reject, split: Split, text: str, *, shown: int) -> None:
+        """One more row; `text` is kept of the first `shown`."""
+        self.splits[split] += 1
+        self._sources.append(self._names.setdefault(row.source, len(self._names)))
+        self._lines.append(row.line)
+        if len(self.examples) < shown:
+            self.examples.append({"source": row.source, "line": row.line, "text": text})
+
+    def told(self) -> list[dict[str, Any]]:
+        """Source and line of each."""
+        names = list(self._names)
+        return [
+            {"source": names[source], "line": line} for source, line in zip(self._sources, self._lines, strict=True)
+        ]
 
 
 class Check(Protocol):

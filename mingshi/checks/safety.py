@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mingshi.checks import safety_rules
-from mingshi.checks.rows import Row
+from mingshi.checks.rows import Places, Row
 from mingshi.checks.safety_rules import Span
 from mingshi.errors import DataError, Problem
 from mingshi.types import Finding
 
 SEVERAL = 0.01  # share of the rows from which on a kind is worse
-ROWS = 100  # named in a finding
 TEXTS = 10  # shown of each kind
 
 RULES: dict[str, Callable[[str], Iterator[Span]]] = {
@@ -60,25 +56,14 @@ TOLD: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-@dataclass(slots=True)
-class _Places:
-    """Rows with one kind: how many, where, how often, and the first of what was found."""
-
-    splits: Counter[str] = field(default_factory=Counter)
-    times: int = 0
-    sources: array[int] = field(default_factory=lambda: array("I"))
-    lines: array[int] = field(default_factory=lambda: array("I"))
-    examples: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Safety:
     """All splits, prompts, answers and system turns; `words` are looked for as they are, blind to case."""
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self._words = _pattern(words)
-        self._sources: dict[str, int] = {}
         self._rows = 0
-        self._found: dict[str, _Places] = {kind: _Places() for kind in TOLD}
+        self._times = Counter[str]()
+        self._found = {kind: Places() for kind in TOLD}
 
     def add(self, row: Row) -> None:
         self._rows += 1
@@ -91,31 +76,22 @@ class Safety:
     def _note(self, kind: str, row: Row, text: str, spans: Sequence[Span]) -> None:
         if not spans:
             return
-        places = self._found[kind]
-        places.splits[row.split] += 1
-        places.times += len(spans)
-        if len(places.lines) < ROWS:
-            places.sources.append(self._sources.setdefault(row.source, len(self._sources)))
-            places.lines.append(row.line)
-        if len(places.examples) < TEXTS:
-            places.examples.append({**row.place, "text": _shown(kind, text[slice(*spans[0])])})
+        self._times[kind] += len(spans)
+        self._found[kind].add(row, row.split, _shown(kind, text[slice(*spans[0])]), shown=TEXTS)
 
     def findings(self) -> list[Finding]:
         return [self._finding(kind, places) for kind, places in self._found.items() if places.splits]
 
-    def _finding(self, kind: str, places: _Places) -> Finding:
+    def _finding(self, kind: str, places: Places) -> Finding:
         name, few, many, remedy = TOLD[kind]
-        count, names = places.splits.total(), list(self._sources)
+        count = places.splits.total()
         return Finding(
             check="safety",
             kind=kind,
             severity=many if count > SEVERAL * self._rows else few,
             count=count,
-            message=f"{count} of {self._rows} rows have {name} ({places.times} in all)",
-            rows=[
-                {"source": names[source], "line": line}
-                for source, line in zip(places.sources, places.lines, strict=True)
-            ],
+            message=f"{count} of {self._rows} rows have {name} ({self._times[kind]} in all)",
+            rows=places.told(),
             remedy=remedy,
             evidence={
                 "of": self._rows,
@@ -130,10 +106,12 @@ def read_words(path: Path) -> list[str]:
     """A list of words, one a line; blank lines and lines that begin with # are left out. Raises DataError."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            Problem(file=str(path), what=f"cannot be read: {error}", mend="Give a file in UTF-8.")
-        ) from None
+    except OSError as error:
+        what = f"cannot be read ({error.strerror or error})"
+        raise DataError(Problem(file=str(path), what=what, mend="Give a file of words, one a line.")) from None
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text (byte {error.start})"
+        raise DataError(Problem(file=str(path), what=what, mend="Save it as UTF-8.")) from None
     return [word for line in lines if (word := line.strip()) and not word.startswith("#")]
 
 

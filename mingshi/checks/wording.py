@@ -6,20 +6,17 @@ an answer in another script than its prompt only where that is rare.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from mingshi.checks import wording_rules
-from mingshi.checks.rows import Row
+from mingshi.checks.rows import Places, Row
 from mingshi.types import Finding
 
 SEVERAL = 0.01  # share of the rows from which on a kind is a warning
 NEARLY_ALL = 0.95  # share of the answers that end with a final sign, so that the others are cut
 BY_DESIGN = 0.3  # share of the answers in another script than their prompts, from which on they are meant to be
 FEWEST = 50  # answers that such a share is taken of
-ROWS = 100  # named in a finding
 TEXTS = 10  # shown of each kind
 SHOWN = 300  # characters of a text
 
@@ -58,25 +55,14 @@ TOLD: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-@dataclass(slots=True)
-class _Places:
-    """Rows of one kind: how many, where, and the first texts."""
-
-    splits: Counter[str] = field(default_factory=Counter)
-    sources: array[int] = field(default_factory=lambda: array("I"))
-    lines: array[int] = field(default_factory=lambda: array("I"))
-    examples: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Wording:
     """Rules for answers, split by split; rows from production have none that is learnt."""
 
     def __init__(self) -> None:
-        self._sources: dict[str, int] = {}
         self._rows = self._answers = 0
-        self._found: dict[str, _Places] = {kind: _Places() for kind in TOLD}
-        self._ends: dict[bool, tuple[Counter[bool], _Places]] = {  # by script, Han or not: with a final sign or not
-            han: (Counter(), _Places()) for han in (True, False)
+        self._found: dict[str, Places] = {kind: Places() for kind in TOLD}
+        self._ends: dict[bool, tuple[Counter[bool], Places]] = {  # by script, Han or not: with a final sign or not
+            han: (Counter(), Places()) for han in (True, False)
         }
         self._compared = 0  # answers in one script to prompts in one
 
@@ -110,61 +96,45 @@ class Wording:
             counts, places = self._ends[wording_rules.script(row.answer, 1) == "Han"]
             counts[finished] += 1
             if not finished:
-                self._keep(places, row, row.answer[-SHOWN:])
+                places.add(row, row.split, row.answer[-SHOWN:], shown=TEXTS)
 
     def _note(self, kind: str, row: Row) -> None:
-        self._keep(
-            self._found[kind], row, row.prompt[:SHOWN] if kind == "empty" else row.answer[:SHOWN] or row.prompt[:SHOWN]
-        )
-
-    def _keep(self, places: _Places, row: Row, text: str) -> None:
-        places.splits[row.split] += 1
-        if len(places.lines) < ROWS:
-            places.sources.append(self._sources.setdefault(row.source, len(self._sources)))
-            places.lines.append(row.line)
-        if len(places.examples) < TEXTS:
-            places.examples.append({**row.place, "text": text})
+        text = row.prompt if kind == "empty" else row.answer or row.prompt
+        self._found[kind].add(row, row.split, text[:SHOWN], shown=TEXTS)
 
     def findings(self) -> list[Finding]:
-        found = dict(self._found)
-        found["cut"] = self._cut()
-        return [self._finding(kind, found[kind]) for kind in TOLD if found[kind].splits]
+        found = {kind: [places] for kind, places in self._found.items()} | {"cut": self._cut()}
+        return [self._finding(kind, found[kind]) for kind in TOLD if any(places.splits for places in found[kind])]
 
-    def _cut(self) -> _Places:
+    def _cut(self) -> list[Places]:
         """Answers without a final sign, in the scripts whose others have one."""
-        cut = _Places()
-        for counts, places in self._ends.values():
-            if counts.total() >= FEWEST and counts[True] >= NEARLY_ALL * counts.total():
-                cut.splits.update(places.splits)
-                cut.sources.extend(places.sources)
-                cut.lines.extend(places.lines)
-                cut.examples.extend(places.examples)
-        return cut
+        return [
+            places
+            for counts, places in self._ends.values()
+            if counts.total() >= FEWEST and counts[True] >= NEARLY_ALL * counts.total()
+        ]
 
-    def _finding(self, kind: str, places: _Places) -> Finding:
+    def _finding(self, kind: str, found: Sequence[Places]) -> Finding:
         message, few, many, remedy = TOLD[kind]
-        count, of = places.splits.total(), self._rows if kind in ("empty", "mojibake") else self._answers
+        splits = sum((places.splits for places in found), Counter[str]())
+        count, of = splits.total(), self._rows if kind in ("empty", "mojibake") else self._answers
         severity = many if count > SEVERAL * of else few
         noun = "rows" if kind in ("empty", "mojibake") else "answers"
         told = f"{count} of {of} {noun} {message}"
         if kind == "language" and self._compared >= FEWEST and count > BY_DESIGN * self._compared:
             severity, told = "note", f"{told}: so many that it seems to be meant"
-        names = list(self._sources)
-        rows: list[dict[str, Any]] = [
-            {"source": names[source], "line": line} for source, line in zip(places.sources, places.lines, strict=True)
-        ]
         return Finding(
             check="wording",
             kind=kind,
             severity=severity,
             count=count,
             message=told,
-            rows=rows[:ROWS],
+            rows=[row for places in found for row in places.told()],
             remedy=remedy,
             evidence={
                 "of": of,
                 "share": count / of,
-                "splits": dict(places.splits),
-                "examples": places.examples[:TEXTS],
+                "splits": dict(splits),
+                "examples": [example for places in found for example in places.examples][:TEXTS],
             },
         )

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mingshi.errors import DataError, Problem, RecipeError
+from mingshi.errors import DataError, RecipeError
 from mingshi.evals import answers, rouge, statistics
 from mingshi.evals.predictions import Item, Need
 from mingshi.evals.tallies import Classes, Corpus, Places, Ratios, Tally
@@ -93,18 +93,6 @@ def metric_names(told: str) -> tuple[MetricName, ...]:
             raise RecipeError(what, f"There are {', '.join(known)}.")
         found.append(by_name[word])
     return tuple(found)
-
-
-def checked(kind: type[Each], values: Mapping[str, Any]) -> Each:
-    """Settings out of options; RecipeError that says in one line each what does not do."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            option = f"--{str(each['loc'][0]).replace('_', '-')} {each['input']}: " if each["loc"] else ""
-            problems.append(Problem(what=f"{option}{each['msg'].removeprefix('Value error, ')}"))
-        raise RecipeError(problems) from None
 
 
 def usual_metrics(first: Item) -> tuple[MetricName, ...]:

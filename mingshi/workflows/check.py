@@ -12,27 +12,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from mingshi.checks.balance import Balance
 from mingshi.checks.bias import Bias
 from mingshi.checks.contradictions import Contradictions
 from mingshi.checks.drift import Drift
 from mingshi.checks.labels import Labels
 from mingshi.checks.leakage import Leakage
-from mingshi.checks.rows import SPLITS, Check, Row, Split, rows_of
+from mingshi.checks.rows import SPLITS, Check, Places, Row, Split, rows_of
 from mingshi.checks.safety import Safety, read_words
 from mingshi.checks.wording import Wording
 from mingshi.data.formats import DataSource, read
 from mingshi.display import Display, Silent
 from mingshi.errors import DataError
 from mingshi.provenance import fingerprint_file
-from mingshi.report.health import write_health
 from mingshi.types import Finding, Reject, Settings
+from mingshi.workflows import check_written
 
 SEVERITIES = ("error", "warning", "note")
 SHOWN = 500  # characters of a text whose label is in doubt
-LISTED = 20  # rows that could not be used, named for each reason
 
 
 class Health(Settings):
@@ -58,10 +55,13 @@ def check(
 ) -> dict[str, Any]:
     """Findings on files of rows, the worst first: `{"rows", "splits", "findings"}`.
 
-    With `output` also written there, as findings.json and report.html. Raises DataError for a file that cannot be read
-    or has no row that can be used.
+    With `output` also written there: findings.json, report.html, and suspects.jsonl, the labels in doubt, where a
+    person may accept what is suggested (`mingshi repair --review`). Raises DataError for a file that cannot be read or
+    has no row that can be used, RecipeError where `output` is somebody else's folder.
     """
     display, wanted = display or Silent(), wanted or Health()
+    if output is not None:
+        check_written.claim(output)
     leakage = Leakage()
     words = read_words(Path(wanted.words)) if wanted.words else ()
     others: list[Check] = [Contradictions(), Labels(seed=wanted.seed), Wording(), Safety(words), Balance()]
@@ -90,18 +90,10 @@ def check(
         "findings": [asdict(finding) for finding in findings],
     }
     if output is not None:
-        _write(output, told, language)
+        suspects = [row for one in findings if _is_doubt(one.check, one.kind) for row in one.rows]
+        if said := check_written.write(output, told, suspects, language=language):
+            display.say(said)
     return told
-
-
-def _write(output: Path, told: Mapping[str, Any], language: str) -> None:
-    """The findings, the page, and the labels in doubt, for a person to accept or not."""
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "findings.json").write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
-    suspects = [row for one in told["findings"] if _is_doubt(one["check"], one["kind"]) for row in one["rows"]]
-    lines = (orjson.dumps({**row, "accept": None}, option=orjson.OPT_APPEND_NEWLINE) for row in suspects)
-    (output / "suspects.jsonl").write_bytes(b"".join(lines))
-    write_health(output, told, language=language)
 
 
 def _is_doubt(check: str, kind: str) -> bool:
@@ -131,44 +123,44 @@ class _Ledger:
 
     def __init__(self) -> None:
         self.used = Counter[Split]()
-        self.rejected: dict[tuple[Split, str], list[Reject]] = {}
-        self.counts = Counter[tuple[Split, str]]()
+        self.rejected: dict[tuple[Split, str], Places] = {}  # by reason
 
     def add(self, row: Row | Reject, split: Split) -> None:
         if isinstance(row, Row):
             self.used[split] += 1
-            return
-        self.counts[split, row.reason] += 1
-        listed = self.rejected.setdefault((split, row.reason), [])
-        if len(listed) < LISTED:
-            listed.append(row)
+        else:
+            self.rejected.setdefault((split, row.reason), Places()).add(row, split, row.detail, shown=1)
 
     def require_rows(self, sources: Sources) -> None:
         """DataError where a file's rows all went, which is no state to report on."""
         for split, of_split in sources.items():
             if not self.used[split]:
-                first = next((rows[0] for (where, _), rows in self.rejected.items() if where == split), None)
-                why = f": {first.detail}" if first else ""
+                first = next((gone.examples[0] for (where, _), gone in self.rejected.items() if where == split), None)
+                why = f": {first['text']}" if first else ""
                 what = f"no row of {', '.join(source.path for source in of_split)} can be used{why}"
                 raise DataError(what, "Give it rows of a known format, or rename fields with --column.")
 
+    def _counts(self, split: Split) -> dict[str, int]:
+        """Rows that went, by reason."""
+        return {reason: gone.splits.total() for (where, reason), gone in self.rejected.items() if where == split}
+
     def told(self, split: Split, sources: Sequence[DataSource]) -> dict[str, Any]:
-        rejected = {reason: count for (where, reason), count in self.counts.items() if where == split}
+        rejected = self._counts(split)
         files = [{**fingerprint_file(Path(source.path)), "path": source.path} for source in sources]
         read_in_all = self.used[split] + sum(rejected.values())
         return {"files": files, "read": read_in_all, "used": self.used[split], "rejected": rejected}
 
     def findings(self) -> Iterator[Finding]:
-        for (split, reason), count in self.counts.items():
-            listed = self.rejected[split, reason]
-            in_all = self.used[split] + sum(each for (where, _), each in self.counts.items() if where == split)
+        for (split, reason), gone in self.rejected.items():
+            count, detail = gone.splits.total(), gone.examples[0]["text"]
+            in_all = self.used[split] + sum(self._counts(split).values())
             yield Finding(
                 check="rows",
                 kind="unread",
                 severity="warning",
                 count=count,
-                message=f"{count} of {in_all} rows of {split} cannot be used ({reason}): {listed[0].detail}",
-                rows=[{"source": row.source, "line": row.line} for row in listed],
+                message=f"{count} of {in_all} rows of {split} cannot be used ({reason}): {detail}",
+                rows=gone.told(),
                 remedy="Mend these rows, or train with `on_bad_row: skip`.",
-                evidence={"split": split, "reason": reason, "of": in_all, "detail": listed[0].detail},
+                evidence={"split": split, "reason": reason, "of": in_all, "detail": detail},
             )

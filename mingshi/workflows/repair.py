@@ -21,6 +21,8 @@ from mingshi.errors import DataError, Problem, RecipeError
 from mingshi.places import require_writable
 from mingshi.types import Reject
 
+OF_WHOLES = ("balance", "bias", "drift", "semantic")  # checks that speak of files as wholes, or only ask to be read
+
 
 def repair(
     path: Path,
@@ -117,14 +119,26 @@ def _dropped(path: Path, sha256: str, findings: Path | None, drop: Sequence[str]
         if name not in known:
             mend = f"There are {', '.join(sorted(known))}."
             raise RecipeError(Problem(file=str(findings), what=f"holds no finding {name!r}", mend=mend))
+        if name.partition(".")[0] in OF_WHOLES:
+            what = f"{name} says what a file is like, not which of its rows are wrong"
+            raise RecipeError(f"--drop {name}: {what}", "Leave it out; the finding says what helps.")
     lines: dict[int, str] = {}
-    for one in told["findings"]:
-        kind = f"{one['check']}.{one['kind']}"
-        if kind in drop or one["check"] in drop:
-            for row in one["rows"]:
-                if row["source"] in names:
-                    lines.setdefault(row["line"], kind)
+    for name in drop:
+        rows = {row["line"]: kind for kind, row in _rows(told["findings"], name) if row["source"] in names}
+        if not rows:
+            raise RecipeError(
+                f"--drop {name}: it names no row of {path}", "Leave it out, or name the file that it names."
+            )
+        lines = rows | lines
     return lines
+
+
+def _rows(findings: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a check, or of one kind of it, each with its kind."""
+    for one in findings:
+        kind = f"{one['check']}.{one['kind']}"
+        if name in (kind, one["check"]):
+            yield from ((kind, row) for row in one["rows"])
 
 
 def _names_of(told: Mapping[str, Any], path: Path, sha256: str, findings: Path) -> Collection[str]:
@@ -147,7 +161,8 @@ def _read(findings: Path) -> dict[str, Any]:
     except (KeyError, TypeError, orjson.JSONDecodeError):
         pass
     except OSError as error:
-        raise DataError(Problem(file=str(findings), what=f"cannot be read ({error.strerror or error})")) from error
+        what, mend = f"cannot be read ({error.strerror or error})", "Give it what `mingshi check` wrote."
+        raise DataError(Problem(file=str(findings), what=what, mend=mend)) from error
     raise DataError(Problem(file=str(findings), what="holds no findings", mend="Give it what `mingshi check` wrote."))
 
 
@@ -158,12 +173,13 @@ def _accepted(path: Path, review: Path) -> dict[int, str]:
     """The new label of each line that was accepted."""
     labels = {}
     for row in _reviewed(review):
-        if "accept" not in row.fields or not isinstance(row.fields["accept"], bool | None):
+        missing = [name for name in ("source", "line", "suggested", "accept") if name not in row.fields]
+        if missing:
+            mend = "Give it the suspects.jsonl that `mingshi check` wrote."
+            raise DataError(Problem(file=str(review), line=row.line, field=missing[0], what="is missing", mend=mend))
+        if not isinstance(row.fields["accept"], bool | None):
             what, mend = "is neither true, false nor null", "Write true for a label that is to be changed."
             raise DataError(Problem(file=str(review), line=row.line, field="accept", what=what, mend=mend))
-        missing = [name for name in ("source", "line", "suggested") if name not in row.fields]
-        if missing:
-            raise DataError(Problem(file=str(review), line=row.line, field=missing[0], what="is missing"))
         if row.fields["accept"] and Path(str(row.fields["source"])).resolve() == path.resolve():
             labels[int(row.fields["line"])] = str(row.fields["suggested"])
     return labels

@@ -207,7 +207,7 @@ def test_options_of_a_model_without_one_are_refused(option: str, rows: Any, ming
         (("--score", "judge", "--judge", "{classifier}"), 4, ("is a classifier and writes nothing",)),
         (("--model", "{classifier}"), 4, ("is a classifier and writes nothing",)),
         (("--output", "{folder}/rows.jsonl/out"), 2, ("cannot be made",)),
-        (("--output", "/dev/null"), 2, ("is there already",)),
+        (("--output", "/dev/null"), 2, ("is a file",)),
         ((), 3, ("rows.jsonl:1: has no answer to compare with, and the score is rougeL",)),
     ],
 )

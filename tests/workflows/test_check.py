@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from mingshi.data.formats import DataSource
-from mingshi.errors import DataError
+from mingshi.errors import DataError, RecipeError
+from mingshi.workflows import check_written
 from mingshi.workflows.check import Health, check
 from mingshi.workflows.check_told import described
 from mingshi.workflows.repair import repair
@@ -87,6 +88,47 @@ def test_rows_that_were_found_can_be_dropped_and_are_then_not_found(planted: Any
     assert told["rows"]["written"] == 121 - 4
     again = kinds(check({**planted, "train": [DataSource(path=str(new), on_bad_row="skip")]}))
     assert not {"leakage.equal", "contradictions.labels", "rows.unread"} & again.keys()
+
+
+def test_every_row_is_named_and_can_be_dropped(tmp_path: Path) -> None:
+    rows = reviews(260)
+    for number, row in enumerate(rows[:150]):
+        row["text"] += f" write to somebody{number}@firma-mueller.de"
+    train = written(tmp_path / "train.jsonl", rows + [{"text": "no label"}] * 30)
+    found = kinds(check({"train": [train]}, output=tmp_path / "health"))
+    (mail,) = (one for name, one in found.items() if name == "safety.email")
+    assert [row["line"] for row in mail["rows"]] == list(range(1, 151))
+    assert len(found["rows.unread"]["rows"]) == 30
+    told = repair(
+        Path(train.path), tmp_path / "new.jsonl", findings=tmp_path / "health/findings.json", drop=["safety.email"]
+    )
+    assert told["dropped"]["safety.email"] == 150 and told["rows"]["written"] == 140
+
+
+@pytest.mark.parametrize("holds", ["run.json", "notes"])
+def test_a_folder_of_somebody_else_is_refused_before_a_row_is_read(holds: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / holds).touch()
+    with pytest.raises(RecipeError, match=f"holds {holds}, which would be mixed with what is written"):
+        check({"train": [DataSource(path="there is none")]}, output=tmp_path / "out")
+    with pytest.raises(RecipeError, match="is a file"):
+        check({"train": [DataSource(path="there is none")]}, output=tmp_path / "out" / holds)
+
+
+def test_what_a_person_has_accepted_outlives_a_second_check(tmp_path: Path) -> None:
+    health, suspects = tmp_path / "health", [{"source": "a", "line": n, "label": "x", "suggested": "y"} for n in (1, 2)]
+    told = check({"train": [written(tmp_path / "a.jsonl", reviews(20))]}, output=health)
+    assert check_written.write(health, told, suspects, language="en") == ""
+    lines = [orjson.loads(line) for line in (health / "suspects.jsonl").read_bytes().splitlines()]
+    assert [line["accept"] for line in lines] == [None, None]
+    lines[0]["accept"], lines[1]["accept"] = True, False
+    (health / "suspects.jsonl").write_bytes(b"not a row\n" + b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    said = check_written.write(health, told, [{**suspects[0], "text": "new"}], language="en")
+    assert said.startswith("1 answers in suspects.jsonl") and "suspects-before.jsonl" in said
+    (line,) = (health / "suspects.jsonl").read_bytes().splitlines()
+    assert orjson.loads(line)["accept"] is True
+    assert b'"accept":false' in (health / "suspects-before.jsonl").read_bytes()
+    check_written.claim(health)
 
 
 def test_files_without_a_row_to_look_at_are_refused(tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ def test_only_labels_that_a_person_accepted_are_changed(data: Path, tmp_path: Pa
     assert not (tmp_path / "newer.jsonl").exists() and not list(tmp_path.glob(".newer*"))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"accept": "yes"}, "neither true, false nor null"), ({"line": ...}, "line: is missing. Give it the suspects")],
+)
+def test_an_answer_that_is_none_is_refused(data: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    row = {"source": str(data), "line": 1, "suggested": "new", "accept": True} | change
+    review = tmp_path / "suspects.jsonl"
+    review.write_bytes(orjson.dumps({name: value for name, value in row.items() if value is not ...}))
+    with pytest.raises(DataError, match=words):
+        repair(data, tmp_path / "new.jsonl", review=review)
+
+
 def test_what_does_not_fit_the_file_is_refused(data: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.jsonl"
     findings = found(data, ("leakage", "equal", [1]))
@@ -88,6 +100,11 @@ def test_what_does_not_fit_the_file_is_refused(data: Path, tmp_path: Path) -> No
     other.write_bytes(data.read_bytes())
     with pytest.raises(DataError, match="is not about"):
         repair(other, new, findings=every, drop=["leakage"])
+    others = found(data, ("drift", "words", [1]), ("leakage", "near", []))
+    with pytest.raises(RecipeError, match="says what a file is like, not which of its rows are wrong"):
+        repair(data, new, findings=others, drop=["drift.words"])
+    with pytest.raises(RecipeError, match="it names no row of"):
+        repair(data, new, findings=others, drop=["leakage"])
     every.write_text("[]")
     with pytest.raises(DataError, match="holds no findings"):
         repair(data, new, findings=every, drop=["leakage"])
