@@ -14,11 +14,13 @@ from mingshi.cli_check import check, repair
 from mingshi.cli_compare import compare
 from mingshi.cli_eval import evaluate
 from mingshi.cli_judge import judge
+from mingshi.cli_merge import merge
 from mingshi.cli_pairs import pairs
 from mingshi.cli_score import score as score_predictions
+from mingshi.cli_skills import skills
 from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, note, print_json, say, terminal
 from mingshi.ending import failed
-from mingshi.errors import Problem, RecipeError
+from mingshi.errors import RecipeError
 from mingshi.starting import prepare
 
 if TYPE_CHECKING:
@@ -250,36 +252,10 @@ app.command()(repair)
 app.command()(compare)
 app.command(name="eval")(evaluate)
 app.command()(judge)
+app.command()(merge)
 app.command()(pairs)
 app.command()(score_predictions)
-
-
-@app.command()
-def merge(
-    adapter: Annotated[Path, typer.Argument(help="A run folder or an adapter folder.")],
-    output: Annotated[Path, typer.Argument(help="Where the whole model goes.")],
-    precision: Annotated[str, typer.Option(help="bf16 or float32: what the merged weights are saved in.")] = "bf16",
-    json: JsonOption = False,
-) -> None:
-    """Fold an adapter into its base, and prove that the result computes the same."""
-    import torch
-
-    from mingshi.model.export import merge as merged
-    from mingshi.use import trained_model
-
-    if precision not in ("bf16", "float32"):
-        raise RecipeError(f"no precision {precision!r}", "Use bf16 or float32.")
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise RecipeError(Problem(file=str(output), what="is there already", mend="Choose another folder."))
-    folder = trained_model(adapter) if (adapter / "run.json").is_file() else adapter
-    proof = merged(folder, output, precision=torch.bfloat16 if precision == "bf16" else torch.float32)
-    if json:
-        print_json({"folder": str(output), "kl": proof.kl, "agreement": proof.agreement, "positions": proof.positions})
-        return
-    say(
-        f"{output}: {proof.kl:.2e} nats a token from the adapter, the same first choice at {proof.agreement:.1%} of "
-        f"{proof.positions} positions"
-    )
+app.command()(skills)
 
 
 @app.command()

@@ -23,6 +23,8 @@ def check(
     columns: Annotated[
         list[str] | None, typer.Option("--column", help="A field that the files name otherwise: label=sentiment")
     ] = None,
+    encoder: Annotated[str, typer.Option(help="A text encoder that judges labels and finds rewordings.")] = "",
+    scorer: Annotated[str, typer.Option(help="A language model that scores answers with and without prompts.")] = "",
     output: Annotated[Path, typer.Option(help="The folder for findings.json and report.html.")] = Path("health"),
     seed: Annotated[int, typer.Option(min=0, help="Of samples and permutations.")] = 0,
     lang: LanguageOption = "",
@@ -40,7 +42,13 @@ def check(
     given["production"] = production or []
     names = tuple(name.strip() for name in protected.split(",") if name.strip())
     sources = {split: [_source(path, named, names) for path in paths] for split, paths in given.items() if paths}
-    health = Health(protected=names, words=str(words) if words else None, seed=seed)
+    health = Health(
+        protected=names,
+        words=str(words) if words else None,
+        encoder=encoder or None,
+        scorer=scorer or None,
+        seed=seed,
+    )
     with terminal() as display:
         told = looked_at(sources, health, output=output, display=display, language=chosen)
     if json:

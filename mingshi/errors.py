@@ -6,6 +6,7 @@ MingshiError (70, our own fault)
 ├── ModelError       4   a model, an adapter or a checkpoint
 ├── DivergedError    5   a loss or a gradient that is not finite
 ├── ResourceError    6   memory or disk
+├── Refused          7   a gate put a stage's weights back and ended the run
 └── Preempted       75   stopped by a signal; `--resume` goes on
 """
 
@@ -72,6 +73,12 @@ class ResourceError(MingshiError):
     """Too little memory or disk."""
 
     exit_code = 6
+
+
+class Refused(MingshiError):
+    """A stage made a task worse by more than its gate allows; the weights from before it were saved."""
+
+    exit_code = 7
 
 
 class Preempted(MingshiError):

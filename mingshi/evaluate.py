@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mingshi import measured
+from mingshi.continual.gate import Fall, falls
 from mingshi.data.plan import micro_batches
 from mingshi.directions import TEST, score_name
 from mingshi.display import Display
@@ -113,7 +114,7 @@ class Suite:
             self._measure(subject, when="before", done=0, step=0)
 
     def between(self, stage: int, step: int) -> None:
-        """The tasks after a stage that is not the last."""
+        """The tasks after a stage that is not the last, or that a gate follows."""
         for subject in self.subjects[1:]:
             self._measure(subject, when="during", done=stage + 1, step=step)
 
@@ -124,6 +125,20 @@ class Suite:
                 subject = replace(subject, tests=replace(subject.tests, validation=validation))
             self._measure(subject, when="after", done=len(self.recipe.stages), step=step)
 
+    def stand(self, since: int, *, to: int) -> None:
+        """The weights are again those of `since` stages: what the tasks scored then they score until `to` stages."""
+        for done in range(since + 1, to + 1):
+            for task in self.recipe.tasks:
+                for evaluator in task.evals:
+                    if (found := self.results.get((since, task.name, evaluator.kind))) is not None:
+                        self.results[done, task.name, evaluator.kind] = found
+
+    def falls(self, stage: int, *, allowed: float) -> list[Fall]:
+        """How far the tasks that were taught by now, or by no stage, stand below their best before this stage."""
+        taught = [task for task in self.recipe.tasks if task.stage is None or task.stage <= stage]
+        metrics = {task.name: self._headline(task, stage + 1) for task in taught}
+        return falls([self._row(done, metrics) for done in range(stage + 2)], metrics, allowed=allowed)
+
     def _measure(self, subject: Subject, *, when: str, done: int, step: int) -> None:
         """Run its evaluators and record what they say. With no rows, or no record, there is nothing to say."""
         if not subject.tests.ledger or isinstance(self.record, Onlooker):
@@ -132,8 +147,9 @@ class Suite:
         label = f"{label:6}" if subject.name == TEST else f"{label:6} {subject.name}"
         for evaluator in subject.evals:
             place = (done, subject.name, evaluator.kind)
-            assert place not in self.results, "a set of rows is read once at each end"
-            scores = self.results[place] = self._scores(subject, evaluator, label, untrained=done == 0)
+            if place not in self.results:  # a gate may have measured it, or gone back to weights that were
+                self.results[place] = self._scores(subject, evaluator, label, untrained=done == 0)
+            scores = self.results[place]
             self.record.write_eval(
                 stage=max(done - 1, 0), step=step, when=when, data=subject.name, kind=evaluator.kind, scores=scores
             )
@@ -194,21 +210,21 @@ class Suite:
     def _matrix(self) -> dict[str, Any]:
         """Each task's chosen metric before any stage and after each, and what stages did to those before and after."""
         times = range(len(self.recipe.stages) + 1)
-        metrics = {task.name: self._headline(task) for task in self.recipe.tasks}
-        rows = [
-            {task: self.results[done, task, metric.partition(".")[0]] for task, metric in metrics.items()}
-            for done in times
-        ]
+        metrics = {task.name: self._headline(task, len(self.recipe.stages)) for task in self.recipe.tasks}
+        rows = [self._row(done, metrics) for done in times]
         taught = {task.name: task.stage for task in self.recipe.tasks if task.stage is not None}
         told = [{task: scores.scores[metrics[task].partition(".")[2]] for task, scores in row.items()} for row in rows]
         return {"metrics": metrics, "matrix": told, "transfer": transfers(rows, metrics, taught)}
 
-    def _headline(self, task: Task) -> str:
-        last = len(self.recipe.stages)
+    def _row(self, done: int, metrics: Mapping[str, str]) -> dict[str, Scores]:
+        """What the tasks' metrics were measured by after so many stages."""
+        return {task: self.results[done, task, metric.partition(".")[0]] for task, metric in metrics.items()}
+
+    def _headline(self, task: Task, done: int) -> str:
         measured_names = [
             f"{evaluator.kind}.{name}"
             for evaluator in task.evals
-            for name in self.results[last, task.name, evaluator.kind].scores
+            for name in self.results[done, task.name, evaluator.kind].scores
         ]
         return headline(task, measured_names)
 

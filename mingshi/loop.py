@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -22,7 +22,17 @@ from mingshi.model.reference import fingerprint
 from mingshi.optim import Optimiser, learning_rate
 from mingshi.ranks import ALONE, Ranks, share
 from mingshi.shortage import halving
-from mingshi.types import Batch, Network, Objective, Sample, Step
+from mingshi.types import Batch, Loss, Network, Sample, Step
+
+
+class Trained(Protocol):
+    """The part of an objective that is trained by."""
+
+    additive: ClassVar[bool]
+
+    def collate(self, samples: Sequence[Sample], device: str) -> Batch: ...
+
+    def loss(self, network: Network, batch: Batch, companion: Any) -> Loss: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +40,7 @@ class Work:
     """All that a stage's training needs, and nothing of where it came from."""
 
     network: Network
-    objective: Objective
+    objective: Trained
     companion: Any
     samples: Sequence[Sample]
     plan: Plan

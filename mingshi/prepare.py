@@ -16,6 +16,7 @@ import numpy as np
 
 from mingshi.checks.preferences import check_preferences, same_tokens
 from mingshi.checks.tokens import check_tokens
+from mingshi.continual.remembered import Memory
 from mingshi.data.encode import Encoded, cache_key, encode
 from mingshi.data.formats import DataSource, read
 from mingshi.data.formats.rows import row_count
@@ -44,7 +45,7 @@ LENGTHS_KEPT = 4096  # of one stage, for the report's histogram: evenly spaced q
 class Joined(Sequence[Sample]):
     """Several encoded sources as one sequence, the first source first; each sample knows its place in it."""
 
-    parts: tuple[Encoded, ...]
+    parts: tuple[Encoded | Memory, ...]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -113,7 +114,10 @@ def settled(recipe: Recipe) -> Recipe:
     objectives = [stage.objective for stage in recipe.stages if isinstance(stage.objective, Classify)]
     if not objectives:
         return recipe
-    rows = [list(map(_label_alone, _training_rows(stage, recipe))) for stage in recipe.stages]
+    rows = [
+        [_label_alone(row) for source in stage.data for row in training_rows(source, stage, recipe)]
+        for stage in recipe.stages
+    ]
     joint = objectives[0].settled(list(chain.from_iterable(rows)))
     shared = {"problem": joint.problem, "labels": joint.labels}
     stages = [
@@ -141,10 +145,16 @@ def open_for(recipe: Recipe) -> Model:
     return model
 
 
-def _training_rows(stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
+def training_rows(source: DataSource, stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
+    """The rows of one of a stage's files that are not held out."""
     share = stage.validation if isinstance(stage.validation, float) else 0.0
-    for source in stage.data:
-        yield from _side(source, share, held_out=False, seed=recipe.seed) if share else read(source)
+    return _side(source, share, held_out=False, seed=recipe.seed) if share else read(source)
+
+
+def held_out_rows(source: DataSource, stage: Stage, recipe: Recipe) -> Iterator[Example | Reject]:
+    """The rows of one of a stage's files that are held out, where it holds out a share."""
+    share = stage.validation if isinstance(stage.validation, float) else 0.0
+    return _side(source, share, held_out=True, seed=recipe.seed)
 
 
 def _side(source: DataSource, share: float, *, held_out: bool, seed: int) -> Iterator[Example | Reject]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from mingshi.continual import Gate, Hold, Rehearsal, require_lessons
 from mingshi.data.formats import DataSource
 from mingshi.errors import Problem, RecipeError
 from mingshi.evals import EVALS, Evaluator
@@ -67,6 +68,12 @@ class Stage(Settings):
     """Steps between checkpoints; one is also kept whenever the validation score is measured, and at the end."""
     shard: Literal["auto", "never", "always"] = "auto"
     """Whether several processes share out a frozen base (sharding.py); auto: where it does not fit into one."""
+    rehearsal: Rehearsal | None = None
+    """Rows of earlier stages that are mixed into this one's."""
+    hold: Hold | None = None
+    """What keeps the weights, or what the model says, near to how the stage before left them."""
+    gate: Gate | None = None
+    """What a task may lose by this stage before its weights are put back."""
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -133,6 +140,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _one_network(self) -> Recipe:
         _shared_head(self.stages)
+        require_lessons(self.stages, tasks=len(self.tasks))
         if isinstance(self.stages[0].objective, Classify) and self.template != "auto":
             raise ValueError("a classifier reads texts as they are, without turns. Leave `template` out.")
         return self

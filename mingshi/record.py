@@ -35,7 +35,7 @@ __all__ = ["Line", "Record", "Run", "fingerprint_file", "hash_folder", "list_run
 
 FORMAT = 1
 RUN, STEPS, EVALS, LOCK = "run.json", "steps.jsonl", "evals.jsonl", "lock"
-STATUSES = ("running", "done", "stopped", "diverged", "failed", "preempted")
+STATUSES = ("running", "done", "stopped", "diverged", "failed", "preempted", "refused")
 
 _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _PATIENCE = 0.5  # seconds: somebody listing runs holds the lock for an instant

@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mingshi import checkpoint, memory, sharding
+from mingshi import checkpoint, health, memory, sharding
 from mingshi.card import model_card
 from mingshi.checks.fit import fits
 from mingshi.data.plan import Plan
 from mingshi.display import Display, Silent, Watched
 from mingshi.errors import MingshiError, Preempted, ResourceError
 from mingshi.evaluate import Suite, as_json, subjects
+from mingshi.lessons import Lessons
 from mingshi.loop import Work, train
 from mingshi.model import export
 from mingshi.model.adapters import fold, trainable
@@ -113,8 +114,9 @@ def _record(folder: Path, ranks: Ranks, create: Callable[[], Record]) -> Record 
 def _failed(recipe: Recipe, record: Record | Onlooker, ranks: Ranks, error: Exception, language: str) -> Exception:
     """Put down how a run ended; gives what to raise."""
     ours = error if isinstance(error, MingshiError) else _out_of_memory(error, recipe, ranks)
-    status = {5: "diverged", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
-    record.finish(status, {"error": str(ours) if ours else f"{type(error).__name__}: {error}"})
+    status = {5: "diverged", 7: "refused", 75: "preempted"}.get(ours.exit_code if ours else 0, "failed")
+    told = {"error": str(ours) if ours else f"{type(error).__name__}: {error}"}
+    record.finish(status, {**record.fields.get("summary", {}), **told})
     if isinstance(record, Record):
         with suppress(Exception):  # what ended the run is what must be told
             _judge(record, diverged=status == "diverged")
@@ -159,11 +161,12 @@ def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Displa
         _record_start(context, record, stages, ledger)
     record.truncate_after(*_resume_point(record, len(stages)))
     ranks.lent(suite.before)
+    lessons = Lessons(recipe, model, record, display, ranks, suite, stages)
     standings = []
-    for number, prepared in enumerate(stages):
-        standings.append(_train_stage(context, number, prepared))
-        if number + 1 < len(stages):
-            suite.between(number, standings[-1].best_step)
+    for number in range(len(stages)):
+        standings.append(_train_stage(context, number, lessons))
+        if not lessons.passed(number, standings[-1].best_step):
+            break
     if isinstance(record, Record):
         _judge(record)
         for fit in filter(None, verdicts(read_run(record.folder))):
@@ -176,26 +179,29 @@ def _run(recipe: Recipe, record: Record | Onlooker, stop: Asked, display: Displa
     if isinstance(record, Record) and (forgetting := suite.forgetting()):
         record.update(forgetting=forgetting)
     differences = {name: as_json(score) for name, score in suite.differences().items()}
-    record.finish("done", {"stages": [asdict(standing) for standing in standings], "differences": differences})
+    summary = {"stages": [asdict(standing) for standing in standings], "differences": differences}
+    lessons.require_passed(summary)
+    record.finish("done", summary)
     return Outcome(folder=record.folder, status="done", scores=suite.scores(), model=model)
 
 
-def _train_stage(context: Context, number: int, prepared: Prepared) -> Standing:
+def _train_stage(context: Context, number: int, lessons: Lessons) -> Standing:
     """Train one stage from its last checkpoint, or from the start, and leave the model with its best weights."""
     recipe, model, record = context.recipe, context.model, context.record
-    stage = recipe.stages[number]
-    attached = stage.adapter.attach(model, seed=recipe.seed)
+    stage, prepared = recipe.stages[number], lessons.begin(number)
+    attached = lessons.held(number, stage.adapter.attach(model, seed=recipe.seed))
     if context.ranks.divided:
         sharding.borrow(model.network)
     held = _companion(context, stage.objective, prepared.validation)
     work = _work(context, stage, prepared, attached)
+    trained = lessons.anchored(number, work)
     folder = record.folder / "checkpoints" / f"stage-{number}"
     origin = _origin(context, stage, prepared.validation)
     standing = _restore(context, work, folder)
     watch = _watch(context, number, prepared, held, work, origin)
     if standing.steps == 0 and len(prepared.validation):
         watch.begin()
-    for step in () if standing.stopped_early else train(work, start=standing.steps):
+    for step in () if standing.stopped_early else train(trained, start=standing.steps):
         standing.steps = step.number
         record.write_step(step, stage=number)
         context.display.step(step, work.plan.steps)
@@ -357,6 +363,7 @@ def _record_start(
     told_stages = [prepared.summary(stage.objective) for prepared, stage in zip(stages, recipe.stages, strict=True)]
     record.write_json("data.json", {"sources": ledger, "stages": told_stages})
     findings = [finding for prepared in stages for finding in prepared.findings]
+    findings += health.findings(recipe, ledger, context.display)
     record.write_json("findings.json", [asdict(finding) for finding in findings])
     record.update(name=record.folder.resolve().name, model=facts, device=model.device)
     if context.ranks.count > 1:
@@ -367,7 +374,7 @@ def _record_start(
         context.display.say(counted(entry))
     for finding in findings:
         if finding.severity != "note":
-            context.display.say(f"{finding.severity}: {finding.message}. {finding.remedy}")
+            context.display.say(f"warning: {finding.message}. {finding.remedy}")
 
 
 def model_facts(model: Model) -> dict[str, Any]:

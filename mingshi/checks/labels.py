@@ -3,9 +3,10 @@
 A simple model says of each row's label what it makes of it without having seen the row or a copy of it
 (`checks.labels_model`); the library `cleanlab` says which labels are too unlikely for their class. It cannot tell a
 wrong label from a hard row, so the same is done once more with some labels turned on purpose (`checks.labels_trial`):
-that says how many wrong ones it would find, and how many there can be.
+that says how many wrong ones it would find, how many there can be, and what a doubt is worth.
 
-Needs the extra `health`. What is kept of a row are hashed counts of what it says; of very much data, a sample.
+Needs the extra `health`. What is kept of a row are hashed counts of what it says, and where there is an encoder the
+place of its state; of very much data, a sample.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from typing import Any
 import numpy as np
 
 from mingshi.checks import labels_model
-from mingshi.checks.labels_trial import Trial, trial
+from mingshi.checks.labels_trial import SURE, Trial, trial
 from mingshi.checks.normal import normalised
 from mingshi.checks.rows import SPLITS, Row
+from mingshi.checks.states import States
 from mingshi.evals import statistics
 from mingshi.types import Finding
 
 FEWEST = 5  # rows of a class, copies counted once: of fewer nothing is said
 SLIGHT = 0.02  # share of the uncertainty about a label that the texts must take away before a model's doubt counts
 MANY = 0.1  # estimated share of wrong labels from which on the finding is a warning
+HALF = 0.5  # share of the suspects that must be expected to be wrong for a warning
 ENTRIES = 30_000_000  # counts kept, 8 bytes each
 BATCH = 256  # rows that are counted at a time
-ROWS = 1000  # named in a finding
+LISTED = 1000  # classes of few rows with their counts
 PAIRS = 20  # of a given and a suggested label, the most frequent
 NAMED = 10  # classes named in a message
 LARGEST_MATRIX = 30  # classes
@@ -49,9 +52,10 @@ class _Kept:
     splits: array[int] = field(default_factory=lambda: array("B"))
     texts: array[int] = field(default_factory=lambda: array("Q"))  # hash
     groups: array[int] = field(default_factory=lambda: array("Q"))  # hash
+    states: array[int] = field(default_factory=lambda: array("I"))  # places; all 0 without an encoder
 
     def columns(self) -> tuple[array[int], ...]:
-        return self.labels, self.sources, self.lines, self.splits, self.texts, self.groups
+        return self.labels, self.sources, self.lines, self.splits, self.texts, self.groups, self.states
 
     def thin(self, stays: np.ndarray) -> None:
         for column in self.columns():
@@ -83,8 +87,9 @@ def joint(labels_N: np.ndarray, probabilities_NK: np.ndarray) -> np.ndarray:
 class Labels:
     """Labels of classification rows, of all splits but production together."""
 
-    def __init__(self, *, seed: int = 0, entries: int = ENTRIES) -> None:
+    def __init__(self, *, seed: int = 0, entries: int = ENTRIES, states: States | None = None) -> None:
         self._seed = seed
+        self._states = states
         self._entries = entries
         self._kept = _Kept()
         self._blocks: list[Any] = []  # sparse counts
@@ -108,6 +113,7 @@ class Labels:
         kept.splits.append(SPLITS.index(row.split))
         kept.texts.append(text)
         kept.groups.append(_hash(f"group {row.group}") if row.group else text)
+        kept.states.append(0 if self._states is None else self._states.add(row.prompt))
         self._waiting.append(row.prompt[: labels_model.CHARACTERS])
         if len(self._waiting) == BATCH:
             self._count()
@@ -144,6 +150,7 @@ class Labels:
         labels = np.searchsorted(classes, given[rows])
         case = _Case(
             features=_stacked(self._blocks)[rows],
+            states=None if self._states is None else self._states.values()[np.asarray(kept.states)[rows]],
             labels=labels,
             components=components[rows],
             rows=rows,
@@ -158,6 +165,7 @@ class _Case:
     """The rows that are judged. N of them, K classes."""
 
     features: Any  # [N, F] sparse
+    states: np.ndarray | None  # [N, W]
     labels: np.ndarray  # [N] from 0
     components: np.ndarray  # [N]
     rows: np.ndarray  # [N] places among those kept
@@ -188,7 +196,7 @@ def _too_few(labels_N: np.ndarray, classes: np.ndarray, names: Sequence[str]) ->
             count=sum(counts.values()),
             message=f"{message}{named}{more}",
             remedy="Look at these rows yourself, or collect more of them.",
-            evidence={"classes": dict(counts.most_common(ROWS))},
+            evidence={"classes": dict(counts.most_common(LISTED))},
         )
     ]
 
@@ -206,7 +214,9 @@ def _unable(rows: int) -> Finding:
 
 def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[Finding]:
     """A finding for each split with suspects, or one that says why the model's doubts mean nothing."""
-    probabilities = labels_model.judge(case.features, case.labels, case.components, seed=seed).probabilities
+    probabilities = labels_model.judge(
+        case.features, case.labels, case.components, states_NW=case.states, seed=seed
+    ).probabilities
     accuracy = statistics.rate(
         int((probabilities.argmax(axis=1) == case.labels).sum()), len(case.labels), signature="accuracy|out-of-sample"
     )
@@ -217,16 +227,15 @@ def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[F
     doubted = suspects(case.labels, probabilities)
     if not len(doubted):
         return []
-    tried = trial(case.features, case.labels, case.components, seed=seed)
-    told = f"{_described(accuracy.value, tried)}"
+    tried = trial(case.features, case.labels, case.components, states_NW=case.states, seed=seed)
+    sure = set(doubted[: round(tried.sure * len(case.labels))].tolist()) if tried else set()
     evidence = {
         "judged": len(case.labels),
         "sampled": case.share,
         "accuracy": accuracy.value,
         "skill": skill,
-        "found_of_turned": tried.found if tried else None,
-        "wrong": tried.wrong if tried else None,
-        "wrong_at_most": tried.at_most if tried else None,
+        "encoder": case.states is not None,
+        **_tried(tried),
         **_matrix(case, probabilities),
     }
     splits = np.asarray(kept.splits)[case.rows]
@@ -234,28 +243,61 @@ def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[F
     for number in sorted(set(splits.tolist())):
         here = doubted[splits[doubted] == number]
         if len(here):
+            first = sum(row in sure for row in here.tolist())
+            told = _described(accuracy.value, tried, encoder=case.states is not None)
             findings.append(
                 Finding(
                     check="labels",
                     kind="suspect",
-                    severity="warning" if tried and min(tried.wrong, len(doubted) / len(splits)) > MANY else "note",
+                    severity=_severity(tried, len(doubted) / len(splits)),
                     count=len(here),
                     message=f"{len(here)} of {int((splits == number).sum())} labels of {SPLITS[number]}{seen} {told}",
-                    rows=[_suspect(case, int(row), probabilities, kept, names) for row in here[:ROWS]],
-                    remedy="Read them, the first first: mend a label that is wrong, leave a row that is only hard.",
-                    evidence={"split": SPLITS[number], **evidence},
+                    rows=[
+                        {**_suspect(case, row, probabilities, kept, names), "sure": row in sure}
+                        for row in here.tolist()
+                    ],
+                    remedy=_remedy(first),
+                    evidence={"split": SPLITS[number], **evidence, "first": first},
                 )
             )
     return findings
 
 
-def _described(accuracy: float, tried: Trial | None) -> str:
-    told = f"are doubted by a simple model that has not seen them and agrees with {accuracy:.0%} of all"
+def _tried(tried: Trial | None) -> dict[str, float | None]:
+    """What the trial found, None where there was none."""
+    return {
+        "found_of_turned": tried.found if tried else None,
+        "wrong": tried.wrong if tried else None,
+        "wrong_at_most": tried.at_most if tried else None,
+        "precision": tried.precision if tried else None,
+    }
+
+
+def _severity(tried: Trial | None, doubted: float) -> str:
+    """A warning where many labels are wrong and doubts about them are more often right than not."""
+    warns = tried is not None and min(tried.wrong, doubted) > MANY and tried.precision >= HALF
+    return "warning" if warns else "note"
+
+
+def _described(accuracy: float, tried: Trial | None, *, encoder: bool) -> str:
+    model = "models of n-grams and of an encoder's states" if encoder else "a simple model"
+    verbs = "have not seen them and agree" if encoder else "has not seen them and agrees"
+    told = f"are doubted by {model} that {verbs} with {accuracy:.0%} of all"
     if tried is None:
         return f"{told}; too few rows to say how much that means"
+    found = "they find" if encoder else "it finds"
     return (
-        f"{told}; it finds {tried.found:.0%} of labels turned at random, and if wrong ones are like those, at most "
-        f"about {tried.at_most:.0%} of the labels are wrong"
+        f"{told}; {found} {tried.found:.0%} of labels turned at random, and if wrong ones are like those, about "
+        f"{tried.precision:.0%} of the doubted labels are wrong, and at most about {tried.at_most:.0%} of all"
+    )
+
+
+def _remedy(first: int) -> str:
+    if not first:
+        return "Read them, the first first: mend a label that is wrong. Do not drop them unread: hard rows would go."
+    return (
+        f"The first {first} (`sure`) are expected to be wrong in {SURE:.0%} or more: mend or drop these; read the rest "
+        "before you do, for rows that are only hard are among them."
     )
 
 

@@ -4,7 +4,10 @@ Rows that belong together, by their group or because their texts are equal, are 
 is trained on the other folds but one, and that one sets its temperature; so no probability knows anything of the label
 that it is compared with, nor of a copy's. Nothing here takes probabilities from outside.
 
-Legend: N rows, F columns of features, K classes.
+Where an encoder's states are given, a second model learns from them, and that same fold also sets its penalty and how
+much each of the two says.
+
+Legend: N rows, F columns of features, W width of states, K classes; S rows of the fold that sets, T that are judged.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ PARAMETERS = 4_000_000  # of the model at most: the solver keeps about twenty ve
 FEW = 5000  # rows up to which there are more folds, because every row is needed
 FOLDS_OF_FEW, FOLDS = 10, 5
 STRENGTH = 1.0  # of the data against the penalty (scikit-learn's C): weak on purpose, wrong labels are to be outvoted
+STRENGTHS = (0.001, 0.01, 0.1)  # among which that of the model on states is chosen
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the states in what both say
+LEAST = 1e-12  # probability of a class that a model has not met
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,20 +84,56 @@ def deal(labels_N: np.ndarray, components_N: np.ndarray, *, folds: int, seed: in
     return fold[np.searchsorted(components, components_N)]
 
 
-def judge(features_NF: Any, labels_N: np.ndarray, components_N: np.ndarray, *, seed: int = 0) -> Judged:
-    """Probabilities of the K classes, numbered from 0, for each row by a model that has seen none of its component."""
+def judge(
+    features_NF: Any,
+    labels_N: np.ndarray,
+    components_N: np.ndarray,
+    *,
+    states_NW: np.ndarray | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Probabilities of the K classes, numbered from 0, for each row by models that have seen none of its component."""
     classes = int(labels_N.max()) + 1
     count = FOLDS_OF_FEW if len(labels_N) <= FEW else FOLDS
     folds = deal(labels_N, components_N, folds=count, seed=seed)
     kept_NF = _frequent(features_NF, PARAMETERS // classes)
     probabilities = np.zeros((len(labels_N), classes))
     for fold in range(count):
-        there = folds == fold
-        setting = folds == (fold + 1) % count
-        learning = ~(there | setting)
-        if there.any():
-            probabilities[there] = _trained(kept_NF, labels_N, learning, setting, there, classes)
-    return Judged(probabilities=probabilities, folds=folds)
+        setting = (fold + 1) % count
+        if not (folds == fold).any():
+            continue
+        cut = _Cut(
+            labels=labels_N,
+            learning=np.flatnonzero((folds != fold) & (folds != setting)),
+            setting=np.flatnonzero(folds == setting),
+            there=np.flatnonzero(folds == fold),
+            classes=classes,
+        )
+        said = _by_counts(kept_NF, cut)
+        if states_NW is not None:
+            said = _mixed(said, _by_states(states_NW, cut), cut)
+        probabilities[cut.there] = np.exp(said.there)
+    return Judged(probabilities=probabilities / probabilities.sum(axis=1, keepdims=True), folds=folds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Cut:
+    """Who learns, who sets and who is judged, by place."""
+
+    labels: np.ndarray  # [N]
+    learning: np.ndarray
+    setting: np.ndarray  # [S]
+    there: np.ndarray  # [T]
+    classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Said:
+    """Log-probabilities, and their mean loss where they were set."""
+
+    setting: np.ndarray  # [S, K]
+    there: np.ndarray  # [T, K]
+    loss: float
 
 
 def _frequent(features_NF: Any, most: int) -> Any:
@@ -101,31 +143,61 @@ def _frequent(features_NF: Any, most: int) -> Any:
     return features_NF[:, np.sort(order[rows[order] > 1])]
 
 
-def _trained(
-    features_NF: Any,
-    labels_N: np.ndarray,
-    learning: np.ndarray,
-    setting: np.ndarray,
-    there: np.ndarray,
-    classes: int,
-) -> np.ndarray:
-    """Probabilities of the rows `there` by a model of the rows `learning`, its temperature set on `setting`."""
+def _by_counts(features_NF: Any, cut: _Cut) -> _Said:
     from sklearn.feature_extraction.text import TfidfTransformer
+
+    weighing = TfidfTransformer(sublinear_tf=True).fit(features_NF[cut.learning])
+    learning, setting, there = (
+        weighing.transform(features_NF[rows]) for rows in (cut.learning, cut.setting, cut.there)
+    )
+    return _trained(learning, setting, there, cut, STRENGTH)
+
+
+def _by_states(states_NW: np.ndarray, cut: _Cut) -> _Said:
+    """Of several penalties the one whose model is best where it is set."""
+    learning_NW = states_NW[cut.learning].astype(np.float32)
+    mean_W, scale_W = learning_NW.mean(axis=0), np.maximum(learning_NW.std(axis=0), 1e-6)
+    learning, setting, there = (
+        (states_NW[rows].astype(np.float32) - mean_W) / scale_W for rows in (cut.learning, cut.setting, cut.there)
+    )
+    tried = [_trained(learning, setting, there, cut, strength) for strength in STRENGTHS]
+    return min(tried, key=lambda said: said.loss)
+
+
+def _trained(learning: Any, setting: Any, there: Any, cut: _Cut, strength: float) -> _Said:
+    """What a linear model of the rows that learn says of the others; its temperature is set on those that set."""
     from sklearn.linear_model import LogisticRegression
 
-    weighing = TfidfTransformer(sublinear_tf=True).fit(features_NF[learning])
-    model = LogisticRegression(C=STRENGTH, tol=1e-4, max_iter=500)
-    model.fit(weighing.transform(features_NF[learning]), labels_N[learning])
-    logits_set, logits_there = (
-        _logits(model.decision_function(weighing.transform(features_NF[rows]))) for rows in (setting, there)
+    model = LogisticRegression(C=strength, tol=1e-4, max_iter=500).fit(learning, cut.labels[cut.learning])
+    logits = []
+    for rows in (setting, there):
+        known = _logits(model.decision_function(rows))
+        every = np.full((len(known), cut.classes), -np.inf)
+        every[:, model.classes_] = known
+        logits.append(every)
+    return _set(logits[0], logits[1], cut)
+
+
+def _mixed(one: _Said, other: _Said, cut: _Cut) -> _Said:
+    """A mean of the log-probabilities of both, in the shares that are best where they are set."""
+    tried = []
+    for share in SHARES:
+        setting = (1 - share) * one.setting + share * other.setting
+        there = (1 - share) * one.there + share * other.there
+        tried.append(_set(setting, there, cut))
+    return min(tried, key=lambda said: said.loss)
+
+
+def _set(logits_SK: np.ndarray, logits_TK: np.ndarray, cut: _Cut) -> _Said:
+    """At the temperature that suits the labels of S; a class that learnt from no row is as good as impossible."""
+    targets_S = cut.labels[cut.setting]
+    known_S = np.isfinite(logits_SK[np.arange(len(targets_S)), targets_S])
+    temperature = _temperature(logits_SK[known_S], targets_S[known_S])
+    setting, there = (
+        np.maximum(_log_softmax(logits / temperature), np.log(LEAST)) for logits in (logits_SK, logits_TK)
     )
-    places = {int(label): place for place, label in enumerate(model.classes_)}
-    known = np.isin(labels_N[setting], model.classes_)
-    targets = np.array([places[int(label)] for label in labels_N[setting][known]], dtype=np.int64)
-    temperature = _temperature(logits_set[known], targets)
-    probabilities = np.zeros((int(there.sum()), classes))
-    probabilities[:, model.classes_] = np.exp(_log_softmax(logits_there / temperature))
-    return probabilities
+    loss = float(-setting[np.arange(len(targets_S)), targets_S].mean()) if len(targets_S) else 0.0
+    return _Said(setting=setting, there=there, loss=loss)
 
 
 def _logits(decision: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ class Plan:
     steps: int
     seed: int
     mixture: Mixture
+    ordered: bool = False  # the mixture's own order is that of the epoch: it has shuffled already
     _order: tuple[int, np.ndarray] | None = None  # the epoch last asked for
 
     @property
@@ -46,7 +47,8 @@ class Plan:
         """The samples of a 0-based step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, shuffled(self.mixture(epoch), seed=self.seed, epoch=epoch))
+            rows = self.mixture(epoch)
+            self._order = (epoch, rows if self.ordered else shuffled(rows, seed=self.seed, epoch=epoch))
         return self._order[1][place * self.batch : (place + 1) * self.batch]
 
 

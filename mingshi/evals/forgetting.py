@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mingshi.directions import is_better_higher
 from mingshi.evals import compare, statistics
+from mingshi.evals.classification import answers_of, is_classified
 from mingshi.types import Score, Scores
 
 FORMAT = ("empty", "unfinished", "no_room", "unreadable", "repetition")  # of the form of an answer, not of what it says
 GUESSED = ("accuracy", "accuracy_sum")  # metrics that a guess gets right now and then
 CHANCE = "chance"  # the column of items that says how often a guess is right
 ABOVE = 2.0  # standard errors above chance, for there to be something to retain
+AT_ONCE = 256  # items that are left out, each in its turn
 NORMAL = 1.959963984540054  # standard errors on each side of a 95 % interval
 
 
@@ -65,7 +67,11 @@ def _change(name: str, before: Scores, after: Scores, difference: Score, seed: i
 
 
 def _values(scores: Scores, name: str) -> np.ndarray | None:
-    """Each item's own value; of a sum over a sum, their ratio."""
+    """Each item's own value; of a sum over a sum, their ratio; of a classifier, whether it is right or how far off."""
+    if is_classified(scores.items):
+        errors_N = answers_of(scores.items).errors()
+        own = {"accuracy": (errors_N == 0).astype(np.float64), "mean_absolute_error": errors_N}
+        return own.get(name)
     if name in scores.items:
         return np.asarray(scores.items[name], np.float64)
     if f"{name}.sum" in scores.items:
@@ -109,13 +115,16 @@ def _retained(
 class Transfer:
     """What stages did to the tasks that they teach (Lopez-Paz and Ranzato 2017, Gradient Episodic Memory, section 2).
 
-    Of transfers, positive is better, whatever the metric's own direction. None where there is no task to speak of.
+    Means over the tasks that they are about: of backward transfer and forgetting, those of all stages but the last; of
+    forward transfer, those of all but the first. Of transfers, positive is better, whatever the metric's own direction;
+    of forgetting (Chaudhry et al. 2018, Riemannian Walk, equation 3), zero is. None where there is no task to speak of.
     """
 
     metric: str
     average: Score | None  # of all these tasks, after the last stage
     backward: Score | None  # what became of each since the stage that taught it
     forward: Score | None  # what came to each before the stage that teaches it
+    forgetting: Score | None = None  # from each one's best since it was taught, and before the last stage, to the end
 
 
 def transfers(
@@ -131,15 +140,28 @@ def transfers(
         names = [name for name in taught if metrics[name] == metric]
         backward = [(name, last, taught[name] + 1) for name in names if taught[name] + 1 < last]
         forward = [(name, taught[name], 0) for name in names if taught[name] > 0]
+        fallen = [(name, last, _best(matrix, name, metric, since)) for name, _, since in backward]
         found.append(
             Transfer(
                 metric=metric,
                 average=_averaged(matrix, metric, [(name, last, None) for name in names]),
                 backward=_averaged(matrix, metric, backward),
                 forward=_averaged(matrix, metric, forward),
+                forgetting=_turned(_averaged(matrix, metric, fallen)),
             )
         )
     return found
+
+
+def _best(matrix: Sequence[Mapping[str, Scores]], task: str, metric: str, since: int) -> int:
+    """The row, from the one after its own stage to the last but one, in which a task was best."""
+    name = metric.partition(".")[2]
+    sign = -1.0 if is_better_higher(name) is False else 1.0
+    return max(range(since, len(matrix) - 1), key=lambda row: sign * matrix[row][task].scores[name].value)
+
+
+def _turned(score: Score | None) -> Score | None:
+    return None if score is None else replace(score, value=-score.value, low=-score.high, high=-score.low)
 
 
 def _averaged(
@@ -172,7 +194,9 @@ def _averaged(
 
 
 def _estimate(scores: Scores, name: str) -> tuple[float, np.ndarray]:
-    """A sum over a sum, and how much each item moves it, times their number."""
+    """A sum over a sum, and how much each item moves it, times their number; of other statistics by the jackknife."""
+    if is_classified(scores.items):
+        return _left_out(scores, name)
     if name in scores.items:
         sums_N = np.asarray(scores.items[name], np.float64)
         weights_N = np.ones_like(sums_N)
@@ -180,3 +204,20 @@ def _estimate(scores: Scores, name: str) -> tuple[float, np.ndarray]:
         sums_N, weights_N = (np.asarray(scores.items[f"{name}.{part}"], np.float64) for part in ("sum", "weight"))
     value = sums_N.sum() / weights_N.sum()
     return float(value), (sums_N - value * weights_N) / weights_N.mean()
+
+
+def _left_out(scores: Scores, name: str) -> tuple[float, np.ndarray]:
+    """A classifier's metric, and `(N - 1)(metric - metric without the item)`, which of a mean is each item's part."""
+    answers = answers_of(scores.items)
+    own_N = _values(scores, name)
+    if own_N is not None:
+        return float(own_N.mean()), own_N - own_N.mean()
+    column, count = answers.metrics().index(name), len(answers)
+    value = float(answers.measure(np.ones((1, count)))[0, column])
+    without_N = np.concatenate(
+        [
+            answers.measure(1.0 - np.eye(min(AT_ONCE, count - start), count, start))[:, column]
+            for start in range(0, count, AT_ONCE)
+        ]
+    )
+    return value, (count - 1) * (value - without_N)

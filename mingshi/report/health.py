@@ -128,6 +128,9 @@ def _tables(finding: Record) -> Iterable[dict[str, Any]]:
             head = [said(key) for key in ("file", "text", "given", "suggested", "probability", "probability_suggested")]
             rows = [_suspect(row) for row in finding["rows"][:ROWS_AT_MOST]]
             yield _table(said("suspects"), head, rows)
+        case "scored", _ if finding["rows"]:
+            head = [said(key) for key in ("file", "text", "difficulty", "token_probability")]
+            yield _table(said("scored"), head, [_scored(row) for row in finding["rows"][:ROWS_AT_MOST]])
         case "drift", "texts":
             yield from _drift(evidence)
         case "drift", "labels":
@@ -143,6 +146,11 @@ def _suspect(row: Record) -> list[Both]:
     chances = [plain(figure(row[name], 2)) for name in ("probability", "probability_suggested")]
     text = plain(row.get("text", ""), TEXT_AT_MOST)
     return [plain(_place(row)), text, plain(row["label"]), plain(row["suggested"]), *chances]
+
+
+def _scored(row: Record) -> list[Both]:
+    numbers = [plain(figure(row[name], 2)) for name in ("difficulty", "probability")]
+    return [plain(_place(row)), plain(row.get("text", ""), TEXT_AT_MOST), *numbers]
 
 
 def _drift(evidence: Record) -> Iterable[dict[str, Any]]:

@@ -99,6 +99,8 @@ def _transfer(told: Record) -> tuple[Both, list[tuple[Both, str]]]:
     for kind in ("backward", "forward"):
         if told.get(kind):
             lines.append((word(f"kept.{kind}"), _spelt(told.get(kind), signed=True)))
+    if told.get("forgetting"):
+        lines.append((word("kept.forgetting"), _spelt(told.get("forgetting"))))
     return metric_name(plain_name(name), name), lines
 
 

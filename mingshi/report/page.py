@@ -25,6 +25,7 @@ from mingshi.report.curves import gap_figure, loss_figure, small_figures
 from mingshi.report.fit import card, recorded
 from mingshi.report.kept import divergence_figure, kept
 from mingshi.report.marks import visible_html
+from mingshi.report.stream import stream
 from mingshi.report.summary import Stage, comparisons, stages, status, table, verdict
 from mingshi.report.words import Both, either, word
 
@@ -62,6 +63,7 @@ def render(run: Run, *, language: str = "en") -> str:
             recipe=views.recipe(run.run),
             comparisons=[views.compared(entry) for entry in compared[: views.LINES_AT_MOST]],
             kept=kept(run),
+            stream=stream(run),
             classes=classes(run),
             stages=[_drawn(run, stage) for stage in made[: views.STAGES_AT_MOST]],
             undrawn=len(made[views.STAGES_AT_MOST :]),

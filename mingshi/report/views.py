@@ -28,6 +28,7 @@ from mingshi.report.summary import (
     whole,
 )
 from mingshi.report.words import Both, either, plain, word
+from mingshi.report.words_health import message, remedy
 
 SAMPLES_AT_MOST = 8
 REASONS_AT_MOST = 12
@@ -207,14 +208,19 @@ def findings(found: Sequence[Record]) -> dict[str, Any]:
                 "severity": str(entry.get("severity")) if str(entry.get("severity")) in order else "note",
                 "check": ".".join(str(entry[name]) for name in ("check", "kind") if entry.get(name)),
                 "count": word("findings.count", count=f"{whole(entry.get('count')):,}"),
-                "message": str(entry.get("message") or ""),
-                "remedy": str(entry.get("remedy") or ""),
+                "message": _cut(message(entry), 400),
+                "remedy": _cut(remedy(entry), 300),
                 "rows": [_place(row) for row in several(entry.get("rows"))[:EXAMPLES_AT_MOST]],
             }
             for entry in entries[:LINES_AT_MOST]
         ],
         "others": max(0, len(entries) - LINES_AT_MOST),
     }
+
+
+def _cut(said: Both, limit: int) -> Both:
+    """Both languages, each of so many characters at most."""
+    return Both(plain(said.en, limit).en, plain(said.zh, limit).zh)
 
 
 def _place(row: Record) -> str:

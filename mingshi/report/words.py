@@ -9,6 +9,7 @@ from mingshi.report.both import Both
 from mingshi.report.words_classes import CLASSES
 from mingshi.report.words_fit import FIT
 from mingshi.report.words_kept import KEPT
+from mingshi.report.words_stream import STREAM
 
 __all__ = ["PROPER_NAMES", "WORDS", "Both", "either", "plain", "word"]
 
@@ -16,6 +17,7 @@ WORDS: dict[str, Both] = {
     **FIT,
     **KEPT,
     **CLASSES,
+    **STREAM,
     # the page
     "page.title": Both("Run report", "训练报告"),
     "page.footer": Both(
@@ -36,6 +38,7 @@ WORDS: dict[str, Both] = {
     "status.stopped": Both("Stopped", "已停止"),
     "status.diverged": Both("Diverged", "已发散"),
     "status.failed": Both("Failed", "失败"),
+    "status.refused": Both("Refused by its gate", "已拒绝（未过关卡）"),
     "status.preempted": Both("Interrupted, resumable", "已中断，可继续"),
     "status.interrupted": Both("Interrupted, resumable", "已中断，可继续"),
     "status.unknown": Both("Status unknown", "状态未知"),
@@ -47,6 +50,10 @@ WORDS: dict[str, Both] = {
     "state.diverged": Both(
         "Training diverged: a loss or a gradient was not finite. The last step on record is {step}.",
         "训练发散：损失或梯度出现了非有限数。最后记录到第 {step} 步。",
+    ),
+    "state.refused": Both(
+        "A stage forgot more than its gate allows: the weights from before it were saved. Its last step was {step}.",
+        "某一阶段的遗忘超出关卡允许的范围：保存的是该阶段之前的权重。该阶段止于第 {step} 步。",
     ),
     "state.failed": Both(
         "The run ended with an error after step {step}; what follows is what had been recorded by then.",

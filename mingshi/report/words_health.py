@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mingshi.report.both import Both
 
 SPLITS: Mapping[str, str] = {"train": "训练集", "validation": "验证集", "test": "测试集", "production": "使用数据"}
+CONFOUNDERS: Mapping[str, str] = {"source": "来源", "length": "长度"}
 
 
 class Kind(NamedTuple):
@@ -41,6 +42,9 @@ HEALTH: dict[str, Both] = {
     "probability": Both("probability of the label", "该标签的概率"),
     "probability_suggested": Both("of the suggested one", "建议标签的概率"),
     "suspects": Both("The most doubtful labels", "最可疑的标签"),
+    "scored": Both("The first of them, as the model sees them", "其中前几条（模型的打分）"),
+    "difficulty": Both("perplexity with the prompt / without", "困惑度之比（有提示／无提示）"),
+    "token_probability": Both("mean probability of a token", "词元平均概率"),
     "words": Both("Words that differ most", "差异最大的词"),
     "word": Both("word", "词"),
     "times_train": Both("times in train", "训练集次数"),
@@ -92,6 +96,11 @@ KINDS: dict[str, Kind] = {
         "{split}的 {of} 行中有 {count} 行不能使用（{reason}）：{detail}",
         "修正这些行，或在训练时写 on_bad_row: skip。",
     ),
+    "rows.not_looked_at": Kind(
+        Both("Rows that were not looked at", "未检查的行"),
+        "共 {count:,} 行，数量太多，不在每次训练前查找泄漏与毛病。",
+        "检查一次即可：{command}",
+    ),
     "contradictions.labels": Kind(
         Both("One text with several labels", "同一文本有不同标签"),
         "{split}中有 {count} 个文本带有不同的标签（共 {rows} 行，全部 {of} 行）。",
@@ -104,8 +113,9 @@ KINDS: dict[str, Kind] = {
     ),
     "labels.suspect": Kind(
         Both("Labels in doubt", "可疑标签"),
-        "{split}有 {count} 个标签受到怀疑：一个没有见过这些行的简单模型，与全部标签的一致率为 {accuracy:.0%}。",
-        "从最可疑的读起：标签错了就改，只是难分的行就留着。",
+        "{split}有 {count} 个标签受到没有见过这些行的模型怀疑（与全部标签的一致率为 {accuracy:.0%}），"
+        "预计其中约 {worth} 确实有错。",
+        "标为 sure 的 {first} 个排在最前，预计至少 80% 有错，可以改正或去掉；其余的先读，只是难分的行就留着。",
     ),
     "labels.few_rows": Kind(
         Both("Classes too small to judge", "行数过少、无法判断的类别"),
@@ -121,6 +131,27 @@ KINDS: dict[str, Kind] = {
         Both("Labels that a simple model cannot learn", "简单模型学不会的标签"),
         "简单模型无法从文本分辨 {count} 行的标签（一致率 {accuracy:.0%}，与随意猜测差不多），它的怀疑没有意义。",
         "检查标签与文本是否对应；若对应，请抽样人工阅读。",
+    ),
+    "semantic.near": Kind(
+        Both("Perhaps the same in other words", "可能换了说法的相同内容"),
+        "{to}中不在{from}里的 {of} 个文本，有 {count} 个与{from}的某个文本近得不像偶然，"
+        "可能是换了说法的相同内容（预计其中约 20% 不是）。",
+        "从最近的读起；确实相同的，手工从{from}中去掉。",
+    ),
+    "scored.unhelped": Kind(
+        Both("Answers that their prompts do not help", "提示帮不上的回答"),
+        "{split}的 {of} 个回答中，有 {count} 个在提示之后并不比单独出现更可能，或远不如长度相近的回答：也许答非所问。",
+        "从头读起：属于别的提示的回答，改正或去掉。",
+    ),
+    "scored.easy": Kind(
+        Both("Answers that teach little", "过于容易的回答"),
+        "{split}的 {of} 个回答中，有 {count} 个模型早已确知（词元的平均概率不低于 0.9）：学不到什么。",
+        "太多时少留一些；看看提示里是否已含有答案。",
+    ),
+    "scored.not_helped": Kind(
+        Both("The scorer makes nothing of the prompts", "打分模型用不上提示"),
+        "{scorer} 用不上{split}的 {of} 行的提示（IFD 中位数 {median:.2f}），它的打分没有意义。",
+        "换一个懂这种语言和任务的模型。",
     ),
     "drift.missing": Kind(
         Both("Drift was not looked for", "未检查漂移"),
@@ -190,13 +221,13 @@ KINDS |= {
     ),
     "bias.confounded": Kind(
         Both("A difference that goes with something else", "差异来自其他因素"),
-        _GROUPS + "；但它随 {confounder} 而变，同一 {confounder} 内差异消失或变小。",
-        "按 {confounder} 平衡各组，而不是给标签加权。",
+        _GROUPS + "；但它随{confounder}而变，同一{confounder}内差异消失或变小。",
+        "按{confounder}平衡各组，而不是给标签加权。",
     ),
     "bias.masked": Kind(
         Both("A difference that is hidden over all", "总体看不出的差异"),
-        "总体上标签不随 {attribute} 而变，但在同一 {confounder} 的行里会变。",
-        "按 {confounder} 分别查看各组。",
+        "总体上标签不随 {attribute} 而变，但在同一{confounder}的行里会变。",
+        "按{confounder}分别查看各组。",
     ),
     "bias.numbers": Kind(
         Both("Labels are numbers", "标签是数值"),
@@ -274,22 +305,34 @@ def title(check: str, kind: str) -> Both:
 
 def message(finding: Mapping[str, Any]) -> Both:
     """The finding's own sentence, and the Chinese one of its kind."""
-    return Both(finding["message"], _filled(finding, "message") or finding["message"])
+    english = str(finding.get("message") or "")
+    return Both(english, _filled(finding, "message") or english)
 
 
 def remedy(finding: Mapping[str, Any]) -> Both:
-    return Both(finding["remedy"], _filled(finding, "remedy") or finding["remedy"])
+    english = str(finding.get("remedy") or "")
+    return Both(english, _filled(finding, "remedy") or english)
 
 
 def _filled(finding: Mapping[str, Any], part: str) -> str:
-    known = KINDS.get(f"{finding['check']}.{finding['kind']}")
-    if known is None:
+    """The Chinese sentence; nothing where the kind is not known, or a record lacks what its sentence has places for."""
+    known = KINDS.get(f"{finding.get('check')}.{finding.get('kind')}")
+    try:
+        return "" if known is None else _sentence(known, finding, part)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         return ""
+
+
+def _sentence(known: Kind, finding: Mapping[str, Any], part: str) -> str:
     evidence = finding["evidence"]
     values = {**evidence, "count": finding["count"]}
+    if "precision" in values:
+        values["worth"] = "—" if values["precision"] is None else f"{values['precision']:.0%}"
     values |= {
         name: SPLITS.get(values[name], values[name]) for name in ("split", "from", "to", "against") if name in values
     }
+    if "confounder" in values:
+        values["confounder"] = CONFOUNDERS.get(values["confounder"], values["confounder"])
     if finding["check"] == "leakage":
         across = evidence["from"] != evidence["to"]
         told = (_ACROSS if across else _INSIDE).format_map(values) + known.message + "。"

@@ -31,5 +31,6 @@ KEPT: dict[str, Both] = {
     "kept.average": Both("average of the tasks", "任务平均"),
     "kept.backward": Both("backward transfer", "后向迁移"),
     "kept.forward": Both("forward transfer", "前向迁移"),
+    "kept.forgetting": Both("forgetting", "遗忘"),
     "kept.divergence": Both("KL from the start of the stage, nats a token", "相对阶段起点的 KL 散度（每词元奈特）"),
 }

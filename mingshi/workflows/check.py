@@ -19,17 +19,22 @@ from mingshi.checks.drift import Drift
 from mingshi.checks.labels import Labels
 from mingshi.checks.leakage import Leakage
 from mingshi.checks.rows import SPLITS, Check, Places, Row, Split, rows_of
+from mingshi.checks.rows_scored import RowsScored
 from mingshi.checks.safety import Safety, read_words
+from mingshi.checks.semantic import Semantic
+from mingshi.checks.states import States
 from mingshi.checks.wording import Wording
 from mingshi.data.formats import DataSource, read
+from mingshi.data.formats.rows import file_rows
 from mingshi.display import Display, Silent
-from mingshi.errors import DataError
+from mingshi.errors import DataError, RecipeError
 from mingshi.provenance import fingerprint_file
 from mingshi.types import Finding, Reject, Settings
 from mingshi.workflows import check_written
 
 SEVERITIES = ("error", "warning", "note")
-SHOWN = 500  # characters of a text whose label is in doubt
+SHOWN = 500  # characters of a row that is in doubt
+NAMED = 20  # fields in an error
 
 
 class Health(Settings):
@@ -39,6 +44,10 @@ class Health(Settings):
     """Attributes of people: which groups have which labels."""
     words: str | None = None
     """A file of words, one a line, that texts are not to hold."""
+    encoder: str | None = None
+    """A text encoder, by name or folder: it judges labels too, and finds what is on both sides in other words."""
+    scorer: str | None = None
+    """A language model, by name or folder, that scores answers with and without their prompts."""
     seed: int = 0
 
 
@@ -57,32 +66,43 @@ def check(
 
     With `output` also written there: findings.json, report.html, and suspects.jsonl, the labels in doubt, where a
     person may accept what is suggested (`mingshi repair --review`). Raises DataError for a file that cannot be read or
-    has no row that can be used, RecipeError where `output` is somebody else's folder.
+    has no row that can be used, RecipeError where `output` is somebody else's folder or no row has a renamed field.
     """
     display, wanted = display or Silent(), wanted or Health()
     if output is not None:
         check_written.claim(output)
+    _require_columns(sources)
     leakage = Leakage()
     words = read_words(Path(wanted.words)) if wanted.words else ()
-    others: list[Check] = [Contradictions(), Labels(seed=wanted.seed), Wording(), Safety(words), Balance()]
+    states = States(wanted.encoder) if wanted.encoder else None
+    semantic = Semantic(states) if states else None
+    labels = Labels(seed=wanted.seed, states=states)
+    others: list[Check] = [Contradictions(), labels, Wording(), Safety(words), Balance()]
     others += [Drift(seed=wanted.seed), Bias(wanted.protected, seed=wanted.seed)]
+    others += [RowsScored(wanted.scorer)] if wanted.scorer else []
     ledger = _Ledger()
     for row in _rows(sources, display, "read", ledger):
         leakage.add(row)
-        for each in others:
+        for each in (*others, semantic) if semantic else others:
             each.add(row)
     ledger.require_rows(sources)
     findings = [*ledger.findings()]
     for each in display.track(others, len(others), "judge"):
         findings += each.findings()
     doubted = {
-        (row["source"], row["line"]): "" for one in findings if _is_doubt(one.check, one.kind) for row in one.rows
+        (row["source"], row["line"]): "" for one in findings if _is_read(one.check, one.kind) for row in one.rows
     }
     for row in _rows(sources, display, "compare"):
         leakage.again(row)
+        if semantic:
+            semantic.again(row)
         if (row.source, row.line) in doubted:
             doubted[row.source, row.line] = row.text[:SHOWN]
-    findings = [*leakage.findings(), *(_quoted(one, doubted) for one in findings)]
+    findings = [
+        *leakage.findings(),
+        *(semantic.findings() if semantic else ()),
+        *(_quoted(one, doubted) for one in findings),
+    ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     told = {
         "rows": sum(ledger.used.values()),
@@ -96,13 +116,34 @@ def check(
     return told
 
 
+def _require_columns(sources: Sources) -> None:
+    """RecipeError where a field that is renamed is in no row of any file: a label misspelt would be no label."""
+    given = [source for of_split in sources.values() for source in of_split]
+    missing = {theirs: ours for source in given for ours, theirs in source.columns.items()}
+    seen = dict[str, None]()
+    for row in (row for source in given for row in file_rows(source.path)):
+        if not missing:
+            return
+        if not isinstance(row, Reject):
+            seen |= dict.fromkeys(row.fields)
+            missing = {theirs: ours for theirs, ours in missing.items() if theirs not in row.fields}
+    if missing and seen:
+        told = ", ".join(f"--column {ours}={theirs}" for theirs, ours in missing.items())
+        raise RecipeError(f"{told}: no row has such a field", f"There are {', '.join(list(seen)[:NAMED])}.")
+
+
 def _is_doubt(check: str, kind: str) -> bool:
     return (check, kind) == ("labels", "suspect")
 
 
+def _is_read(check: str, kind: str) -> bool:
+    """Whether a person is to read the rows."""
+    return _is_doubt(check, kind) or check == "scored"
+
+
 def _quoted(finding: Finding, texts: Mapping[tuple[str, int], str]) -> Finding:
-    """Labels in doubt with their texts: who reviews them wants to read."""
-    if not _is_doubt(finding.check, finding.kind):
+    """Rows in doubt with their texts: who reviews them wants to read."""
+    if not _is_read(finding.check, finding.kind):
         return finding
     return replace(finding, rows=[{**row, "text": texts[row["source"], row["line"]]} for row in finding.rows])
 

@@ -6,7 +6,7 @@ Letters: `S` seeds, `N` items.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,13 @@ Measured = Mapping[int, Mapping[str, Mapping[str, Column]]]  # seed -> before or
 
 def columns(run: Run, when: str) -> dict[str, Column]:
     """Every metric that a run measured before or after its training, by its name."""
+    return columns_of(run.evals, when)
+
+
+def columns_of(evals: Iterable[Mapping[str, Any]], when: str) -> dict[str, Column]:
+    """The same of lines as evals.jsonl has them."""
     found = {}
-    for entry in run.evals:
+    for entry in evals:
         if entry["when"] == when:
             for metric, score in entry["scores"].items():
                 name = score_name(entry["data"], entry["kind"], metric)

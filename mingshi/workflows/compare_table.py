@@ -43,9 +43,9 @@ def tabulated(
         for method in plan.methods
     ]
     for row in rows:
-        row["scores"] = _scores(measured.get(row["name"], {}))
+        row["scores"] = scored(measured.get(row["name"], {}))
     if not plan.scaled:
-        _tested(rows, measured)
+        against_first(rows, measured)
     scale = scale_told(plan, measured, runs) if plan.scaled else None
     return {
         "format": FORMAT,
@@ -63,7 +63,7 @@ def tabulated(
 # Rows
 
 
-def _scores(measured: Measured) -> dict[str, dict[str, Any]]:
+def scored(measured: Measured) -> dict[str, dict[str, Any]]:
     """Each metric after training: the mean over seeds with its interval, each seed's own, the change from the base."""
     seeds = sorted(measured)
     told: dict[str, dict[str, Any]] = {}
@@ -84,7 +84,7 @@ def _scores(measured: Measured) -> dict[str, dict[str, Any]]:
     return told
 
 
-def _tested(rows: Sequence[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
+def against_first(rows: Sequence[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
     """Against the first row, on the seeds that both have; p-values hold for all rows together (Holm), by metric."""
     first = rows[0]
     for name in first["scores"]:

@@ -97,14 +97,14 @@ def test_few_prompts_with_several_answers_are_a_note() -> None:
     assert (found.severity, found.count, found.evidence["rows"]) == ("note", 1, 2)
 
 
-def test_the_evidence_is_bounded_and_the_count_is_not() -> None:
+def test_the_evidence_is_bounded_and_the_rows_are_not() -> None:
     rows = [
         labelled(f"{number} " + "long " * 200, label, 2 * number + place)
         for number in range(300)
         for place, label in enumerate(("good", "bad"))
     ]
     (found,) = findings(*rows)
-    assert found.count == 300 and len(found.rows) == 100
+    assert found.count == 300 and len(found.rows) == 600
     groups = found.evidence["groups"]
     assert len(groups) == GROUPS and all(len(group["text"]) == SHOWN for group in groups)
 

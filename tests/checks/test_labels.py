@@ -117,6 +117,23 @@ def test_suspects_are_those_of_cleanlab_for_the_same_probabilities() -> None:
     assert joint(given, probabilities).sum(axis=1) == pytest.approx(np.bincount(given))
 
 
+def test_states_tell_what_ngrams_cannot_and_useless_ones_do_no_harm() -> None:
+    """Words of the texts say little; the states say it all, or nothing."""
+    written, truth = texts("en", 400, 0)
+    given, wrong = noisy(truth, 0.2)
+    generator = np.random.default_rng(0)
+    telling = np.eye(3)[truth] @ generator.normal(size=(3, 16)) * 3 + generator.normal(size=(400, 16))
+    counts, alone = labels_model.features(written), np.arange(400)
+    plain, with_states, with_noise = (
+        labels_model.judge(counts, given, alone, states_NW=states).probabilities
+        for states in (None, telling.astype(np.float16), generator.normal(size=(400, 16)).astype(np.float16))
+    )
+    right = [(probabilities.argmax(axis=1) == truth).mean() for probabilities in (plain, with_states, with_noise)]
+    assert right[1] >= max(0.97, right[0]) and right[2] >= right[0] - 0.05
+    precision, recall = precision_recall(suspects(given, with_states), wrong)
+    assert precision >= 0.93 and recall >= 0.93
+
+
 # Out of sample, by construction
 
 
@@ -164,6 +181,10 @@ def test_the_finding_names_rows_suggestions_and_what_they_are_worth() -> None:
     assert np.mean(right) >= 0.8
     assert all(row["label"] == f"class {given[line]}" for row, line in zip(found.rows, lines, strict=True))
     assert found.evidence["found_of_turned"] > 0.7
+    assert abs(found.evidence["precision"] - precision_recall(lines, wrong)[0]) <= 0.15
+    sure = np.array([row["sure"] for row in found.rows])
+    assert found.evidence["first"] == sure.sum() > 40 and (np.diff(sure.astype(int)) <= 0).all()
+    assert precision_recall(lines[sure], wrong)[0] >= 0.8
     assert 0.15 < found.evidence["wrong_at_most"] < 0.4
     assert np.sum(found.evidence["matrix"]) == 500 and found.evidence["confusions"][0]["low"] > 0.03
     json.dumps(found.evidence)
@@ -240,6 +261,18 @@ def test_the_bound_on_wrong_labels_is_one_and_is_close(share: float) -> None:
     point, end = labels_trial.bounds(given, wrong)
     assert share - 0.02 <= point <= share + 0.03
     assert max(share, point) <= end <= share + 0.12
+
+
+@pytest.mark.parametrize(("apart", "sure"), [(6, True), (0.5, False)])
+def test_only_so_many_are_sure_as_are_expected_to_be_wrong(apart: float, sure: bool) -> None:
+    """A fifth of the labels wrong; likelihoods of wrong and right ones lie far apart, or nearly alike."""
+    generator = np.random.default_rng(0)
+    wrong, right = generator.beta(2, 2 + apart, 3000), generator.beta(2 + apart, 2, 8000)
+    given = np.concatenate([wrong[:2000], right])
+    share = labels_trial.sure_share(given, wrong[2000:], wrong=0.2)
+    first = np.argsort(given)[: round(share * len(given))]
+    assert (share > 0.1) == sure
+    assert not sure or (first < 2000).mean() >= labels_trial.SURE - 0.03
 
 
 # Real reviews

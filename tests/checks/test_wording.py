@@ -6,7 +6,7 @@ import pytest
 
 from mingshi.checks import wording_rules
 from mingshi.checks.rows import Row, Split
-from mingshi.checks.wording import ROWS, TOLD, Wording
+from mingshi.checks.wording import TOLD, Wording
 from mingshi.types import Finding
 
 ENGLISH = "The river rises in the hills to the north and reaches the sea after forty miles"
@@ -201,7 +201,7 @@ def test_severity_goes_by_the_share_and_rows_are_bounded() -> None:
     refused = row("Who?", "I'm sorry, but I cannot say.", 999)
     assert findings(*few, refused)["refusal"].severity == "note"
     many = findings(*few, *[refused] * 200)["refusal"]
-    assert (many.severity, many.count, len(many.rows)) == ("warning", 200, ROWS)
+    assert (many.severity, many.count, len(many.rows)) == ("warning", 200, 200)
     assert many.evidence["share"] == 0.4 and many.evidence["examples"][0]["text"] == refused.answer
 
 

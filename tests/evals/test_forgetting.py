@@ -9,6 +9,7 @@ import pytest
 
 from mingshi.errors import RecipeError
 from mingshi.evals import statistics
+from mingshi.evals.classification import answers_of
 from mingshi.evals.forgetting import changes, transfers
 from mingshi.types import Score, Scores
 
@@ -97,6 +98,58 @@ def test_transfers_are_those_of_the_paper() -> None:
     assert found.average.value == pytest.approx((0.5 + 0.7 + 0.8) / 3)
     assert found.backward.value == pytest.approx(((0.5 - 0.8) + (0.7 - 0.9)) / 2)
     assert found.forward.value == pytest.approx(((0.3 - 0.2) + (0.5 - 0.3)) / 2)
+    assert found.forgetting is not None
+    assert found.forgetting.value == pytest.approx(((0.8 - 0.5) + (0.9 - 0.7)) / 2)
+    assert found.forgetting.low < 0.25 < found.forgetting.high
+
+
+def test_forgetting_is_from_the_best_that_a_task_was_since_its_own_stage() -> None:
+    rows = matrix([[0.99, 0.2, 0.3], [0.5, 0.3, 0.3], [0.7, 0.9, 0.5], [0.6, 0.95, 0.8]])
+    (found,) = transfers(rows, dict.fromkeys("abc", "choice.accuracy"), {"a": 0, "b": 1, "c": 2})
+    assert found.forgetting is not None and found.backward is not None
+    assert found.forgetting.value == pytest.approx(((0.7 - 0.6) + (0.9 - 0.95)) / 2), "0.99 was before it was taught"
+    assert found.backward.value == pytest.approx((0.1 + 0.05) / 2)
+
+
+def classified(right: list[int]) -> Scores:
+    """A classifier of two classes, right where it says so."""
+    label = [place % 2 for place in range(len(right))]
+    second = [float(one if hit else 1 - one) * 0.8 + 0.1 for one, hit in zip(label, right, strict=True)]
+    items = {"label": label, "probability.no": [1 - share for share in second], "probability.yes": second}
+    answers = answers_of(items)
+    values = answers.measure(np.ones((1, len(right))))[0].tolist()
+    scores = {
+        name: Score(value=value, low=0, high=1, count=len(right), signature=name)
+        for name, value in zip(answers.metrics(), values, strict=True)
+    }
+    return Scores(scores=scores, items=items)
+
+
+def test_a_classifiers_items_are_counted_and_averaged_as_any_shares_are() -> None:
+    before, after = [1] * 70 + [0] * 30, [1] * 50 + [0] * 40 + [1] * 10
+    change = changes(classified(before), classified(after))["accuracy"]
+    assert (change.lost, change.won) == (20, 10) and change.p_value == pytest.approx(statistics.mcnemar(10, 20))
+    plain = [{"a": shares([float(one) for one in row])} for row in (before, after, after)]
+    ours = [{"a": classified(row)} for row in (before, after, after)]
+    metrics, taught = {"a": "classification.accuracy"}, {"a": 0}
+    (found,), (wanted,) = transfers(ours, metrics, taught), transfers(plain, metrics, taught)
+    assert found.average is not None and wanted.average is not None
+    assert (found.average.value, found.average.low) == pytest.approx((wanted.average.value, wanted.average.low))
+    assert found.backward is not None and found.backward.value == 0
+
+
+def test_what_is_no_mean_of_items_has_an_interval_by_the_jackknife() -> None:
+    """Of macro-F1 it is about as wide as the bootstrap's."""
+    generator = np.random.default_rng(1)
+    scores = classified((generator.random(300) < 0.8).astype(int).tolist())
+    (found,) = transfers([{"a": scores}] * 2, {"a": "classification.macro_f1"}, {"a": 0})
+    assert found.average is not None and found.average.value == pytest.approx(scores.scores["macro_f1"].value)
+    answers = answers_of(scores.items)
+    column = answers.metrics().index("macro_f1")
+    drawn = statistics.measured(
+        lambda counts_RN: answers.measure(counts_RN)[:, [column]], 300, signatures=["macro_f1"], seed=0
+    )[0]
+    assert found.average.high - found.average.low == pytest.approx(drawn.high - drawn.low, rel=0.15)
 
 
 def test_a_transfer_of_nats_is_positive_where_they_fall() -> None:

@@ -10,8 +10,8 @@ from string import Formatter
 import pytest
 
 import mingshi
-from mingshi.checks import safety, wording
-from mingshi.report.words_health import KINDS, LEAKS, RULES
+from mingshi.checks import bias, safety, wording
+from mingshi.report.words_health import KINDS, LEAKS, RULES, message, remedy
 
 PACKAGE = Path(mingshi.__file__).parent
 LOOKED_INTO = [*sorted((PACKAGE / "checks").glob("*.py")), *sorted((PACKAGE / "workflows").glob("check*.py"))]
@@ -55,3 +55,13 @@ def test_every_finding_has_words_that_its_evidence_fills(name: str, keys: set[st
 def test_every_rule_and_every_leak_has_words() -> None:
     assert {f"wording.{kind}" for kind in wording.TOLD} | {f"safety.{kind}" for kind in safety.TOLD} == set(RULES)
     assert len(FOUND) > 20 and {f"leakage.{kind}" for kind in LEAKS} <= set(KINDS)
+
+
+@pytest.mark.parametrize("confounder", bias.CONFOUNDERS)
+@pytest.mark.parametrize("kind", ["confounded", "masked"])
+def test_what_a_difference_goes_with_is_named_in_chinese(kind: str, confounder: str) -> None:
+    contrast = {"label": "x", "most": "y", "least": "z"}
+    evidence = {"attribute": "region", "contrast": contrast, "confounder": confounder}
+    finding = {"check": "bias", "kind": kind, "count": 3, "evidence": evidence, "message": "", "remedy": ""}
+    for told in (message(finding).zh, remedy(finding).zh):
+        assert told and confounder not in told

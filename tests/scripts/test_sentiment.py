@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mingshi.model.assets import asset_folder
-from scripts.sentiment import Review, divide, main, unique
+from scripts.sentiment import DOMAINS, Review, divide, main, unique
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +61,27 @@ def english() -> None:
     (folder / "movieReviewSnippets_GroundTruth.txt").write_text("".join(rows), encoding="utf-8", newline="")
 
 
-@pytest.mark.parametrize(("name", "labels"), [("chinese", {"好评", "差评"}), ("english", {"positive", "negative"})])
+def domains() -> None:
+    folder = asset_folder("vader-domains")
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    for file in DOMAINS.values():
+        rows = [f"{place}_1\t{(place % 9 - 4) / 2}\tNumber {place} of {file}.\n" for place in range(90)]
+        (folder / file).write_text("".join(rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("chinese", {"好评", "差评"}),
+        ("english", {"positive", "negative"}),
+        ("news", {"news positive", "news negative"}),
+    ],
+)
 def test_three_files_are_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, labels: set[str]
 ) -> None:
-    {"chinese": chinese, "english": english}[name]()
+    {"chinese": chinese, "english": english, "news": domains}[name]()
     output = tmp_path / "out"
     assert main([name, "--output", str(output), "--rows", "30", "--validation", "10", "--test", "10"]) == 0
     rows = {

@@ -135,3 +135,13 @@ def test_files_without_a_row_to_look_at_are_refused(tmp_path: Path) -> None:
     source = written(tmp_path / "rows.jsonl", [{"text": " ", "label": "a"}] * 2)
     with pytest.raises(DataError, match=r"rows\.jsonl"):
         check({"train": [source]})
+
+
+def test_a_renamed_field_that_no_row_has_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", [{"words": "one", "mood": "a"}] * 2).path
+    unlabelled = written(tmp_path / "more.jsonl", [{"words": "two"}]).path
+    columns = {"text": "words", "label": "mood"}
+    told = check({"train": [DataSource(path=each, columns=columns) for each in (path, unlabelled)]})
+    assert told["rows"] == 3
+    with pytest.raises(RecipeError, match=r"--column label=mod: no row has such a field\. There are words, mood\."):
+        check({"train": [DataSource(path=path, columns={"text": "words", "label": "mod"})]})
