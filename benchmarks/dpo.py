@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.profiles import LONG_PROMPTS
 from benchmarks.side_by_side import Contest, Peer, Sides, compete
 from benchmarks.summary import GIB, Spread, Told, faults, markdown, peers
 from benchmarks.task import PAIR_SETTINGS, PairOutcome, PairTask, Task
@@ -150,6 +151,10 @@ def tell(sides: Sides, task: Task, fingerprint: str, limit: float) -> Told:
     )
 
 
+LENGTHS = "prompts as they are written, or twice as long as an answer"
+AS_WRITTEN = "as-written"
+OPTIONS = {"profile": {"choices": (AS_WRITTEN, LONG_PROMPTS), "default": AS_WRITTEN, "help": LENGTHS}}
+
 CONTEST = Contest(
     name="dpo",
     title="Preference pairs with LoRA, side by side with TRL",
@@ -163,6 +168,7 @@ CONTEST = Contest(
     task=PairTask,
     outcome=PairOutcome,
     tell=tell,
+    options=OPTIONS,
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 from benchmarks.rows import Row, fingerprint
@@ -48,6 +49,15 @@ class Pair:
             for answer in (self.chosen_ids, self.rejected_ids)
         )
         return chosen, rejected
+
+
+def lengthened(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same answers, each pair's behind a prompt twice as long as one of them in the mean.
+
+    A prompt is cut out of all answers' text, read one after another, so that no two begin alike but by chance.
+    """
+    text = chain.from_iterable((*pair.chosen_ids, *pair.rejected_ids) for pair in cycle(pairs))
+    return [replace(pair, prompt_ids=tuple(islice(text, pair.trained))) for pair in pairs]
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:

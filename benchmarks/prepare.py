@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.encoded import texts
-from benchmarks.pairs import Pair, pairs_fingerprint, write_pairs
-from benchmarks.profiles import AS_THEY_ARE, cut
+from benchmarks.pairs import Pair, lengthened, pairs_fingerprint, write_pairs
+from benchmarks.profiles import AS_THEY_ARE, LONG_PROMPTS, cut
 from benchmarks.rows import Row, fingerprint, trained_share, write_rows
 from mingshi.data.formats import DataSource, read, read_rows
 from mingshi.model.load import Text, load, load_text
@@ -93,6 +93,8 @@ def _weights(request: Request, folder: Path) -> str:
 
 def _pairs(request: Request, folder: Path) -> dict[str, Any]:
     every = list(render_pairs(Path(request.data), request.model))
+    if request.profile == LONG_PROMPTS:
+        every = lengthened(every)
     pairs = _drawn(every, [pair.longest for pair in every], request)
     write_pairs(folder / "pairs.jsonl", pairs)
     told = {

@@ -16,6 +16,7 @@ AS_THEY_ARE = "docstrings"
 SIGMAS = {"narrow": 0.4, "wide": 0.8}  # of the logarithms of lengths
 DENSE = "dense"
 PROFILES = (AS_THEY_ARE, *SIGMAS, DENSE)
+LONG_PROMPTS = "long-prompts"  # of pairs
 
 MEAN = 300  # tokens
 SHORTEST, LONGEST = 16, 2048

@@ -20,7 +20,7 @@ from benchmarks.dpo import CONTEST, comparison, first_losses, summarise, table, 
 from benchmarks.encoded import texts
 from benchmarks.environment import ROOT
 from benchmarks.ours_dpo import run_ours, sample
-from benchmarks.pairs import Pair, pairs_fingerprint, read_pairs, write_pairs
+from benchmarks.pairs import Pair, lengthened, pairs_fingerprint, read_pairs, write_pairs
 from benchmarks.prepare import Request, prepare
 from benchmarks.side_by_side import parser
 from benchmarks.summary import GIB, note
@@ -41,6 +41,13 @@ ROWS = [
     }
     for number in range(12)
 ]
+
+
+def test_a_lengthened_prompt_is_twice_an_answer_and_begins_as_no_other() -> None:
+    pairs = lengthened([Pair(prompt_ids=(1,), chosen_ids=(2, 3, 4), rejected_ids=(5,)), *PAIRS])
+    assert [len(pair.prompt_ids) for pair in pairs] == [4, 5, 3]
+    assert [pair.trained for pair in pairs] == [4, 5, 3]
+    assert len({pair.prompt_ids[:2] for pair in pairs}) == 3
 
 
 @pytest.fixture(scope="module")
