@@ -9,14 +9,14 @@ Letters: `M` predictions, `C` of them in a chunk, `W` hidden width, `V` vocabula
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
 
-from mingshi.model.logprob import Head, chunks
+from mingshi.model.logprob import ROUND, Head, chunks
 
-ROUND = 64  # rows of a product are filled up to a multiple of this: oneDNN keeps memory for each shape that it has seen
 AT_ONCE = 2  # chunks are this much smaller than for one log-probability: about ten tensors of their size live at once
 
 Shape = Literal["forward", "reverse"] | float
@@ -54,8 +54,13 @@ def divergence(log_p_CV: torch.Tensor, log_q_CV: torch.Tensor, shape: Shape) -> 
 
 def logits(head: Head, hidden_CW: torch.Tensor) -> torch.Tensor:
     """`[C, V]` float32, from a product of a rounded number of rows."""
-    filled = torch.nn.functional.pad(hidden_CW, (0, 0, 0, -len(hidden_CW) % ROUND))
-    return head.logits(filled)[: len(hidden_CW)]
+    return head.logits(_filled(hidden_CW))[: len(hidden_CW)]
+
+
+def _filled(rows: torch.Tensor) -> torch.Tensor:
+    """With rows of zeros up to a multiple of `ROUND`: oneDNN keeps memory for each shape of a product."""
+    missing = -len(rows) % ROUND
+    return torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def _kl(log_a_CV: torch.Tensor, log_b_CV: torch.Tensor) -> torch.Tensor:
@@ -88,7 +93,8 @@ class Dense:
             if self.average == "logits":
                 total_CV = term_CV * share_C1 if total_CV is None else total_CV.addcmul_(term_CV, share_C1)
             else:
-                term_CV = term_CV.log_softmax(dim=1) + share_C1.log()
+                term_CV = term_CV.log_softmax(dim=1)
+                term_CV = term_CV + share_C1.log() if len(self.heads) > 1 else term_CV
                 total_CV = term_CV if total_CV is None else torch.logaddexp(total_CV, term_CV)
         assert total_CV is not None
         return total_CV.log_softmax(dim=1) if self.average == "logits" else total_CV
@@ -151,6 +157,33 @@ class _Score:
         nats_C = logits_CV.logsumexp(dim=1) - own_C
         return torch.stack([self.teachers.divergence(rows, logits_CV, self.rule), nats_C], dim=1)
 
+    def has_slope(self, head: Head) -> bool:
+        """Whether `slope` knows the gradient: of the forward divergence from whole distributions, with a plain head."""
+        whole = isinstance(self.teachers, Dense) and all(
+            len(head.weight) <= len(other.weight) for other in self.teachers.heads
+        )
+        return whole and self.rule.shape == "forward" and head.softcap is None
+
+    def slope(self, rows: slice, logits_CV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[C, 2]`, and the gradient `[C, V]` of their weighed sum at the logits `z`.
+
+        `a / T (softmax(z / T) - p) + b (softmax(z) - onehot)`, of which autograd would make thrice as many tensors.
+        """
+        assert isinstance(self.teachers, Dense)
+        temperature, target_C1 = self.rule.temperature, self.target_M[rows, None]
+        even = temperature == 1.0
+        log_p_CV = self.teachers.log_probabilities(rows, logits_CV.shape[1], temperature)
+        p_CV = log_p_CV.exp()
+        log_q_CV = (logits_CV if even else logits_CV / temperature).log_softmax(dim=1)
+        apart_C = log_p_CV.sub_(log_q_CV).mul_(p_CV).sum(dim=1)
+        nats_C1 = -(log_q_CV if even else logits_CV.log_softmax(dim=1)).gather(1, target_C1)
+        q_CV = log_q_CV.exp_()
+        apart_weight_C1, nats_weight_C1 = self.weights_M2[rows].split(1, dim=1)
+        delta_CV = torch.sub(q_CV, p_CV, out=log_p_CV).mul_(apart_weight_C1 / temperature)
+        delta_CV.addcmul_(q_CV if even else logits_CV.softmax(dim=1), nats_weight_C1)
+        delta_CV.scatter_add_(1, target_C1, -nats_weight_C1)
+        return torch.stack([apart_C, nats_C1[:, 0]], dim=1), delta_CV
+
 
 def distilled(
     hidden_MW: torch.Tensor,
@@ -205,21 +238,50 @@ def _in_chunks(
         torch.zeros_like(one, dtype=torch.float32) if one is not None and trained else None
         for one, trained in zip(inputs, trains, strict=True)
     ]
+    found = _slopes if score.has_slope(head) else _differentiated
+    for rows, values_C2, gradients in found(hidden_MW, head, score, trains):
+        values_M2[rows] = values_C2
+        for number, (held, gradient) in enumerate(zip(sums, gradients, strict=True)):
+            if held is not None:
+                (held if number else held[rows]).add_(gradient)
+    return values_M2, [
+        None if one is None or held is None else held.to(one.dtype) for one, held in zip(inputs, sums, strict=True)
+    ]
+
+
+Piece = tuple[slice, torch.Tensor, Sequence[torch.Tensor | None]]  # rows, `[C, 2]`, gradients of the three inputs
+
+
+def _slopes(hidden_MW: torch.Tensor, head: Head, score: _Score, trains: tuple[bool, bool, bool]) -> Iterator[Piece]:
+    """Chunk by chunk, with the gradient that is known."""
+    with torch.no_grad():
+        for rows in chunks(len(hidden_MW), len(head.weight)):
+            hidden_CW = _filled(hidden_MW[rows])
+            count = rows.stop - rows.start
+            values_C2, delta_CV = score.slope(rows, head.logits(hidden_CW)[:count])
+            delta_CV = delta_CV.mul_(head.scale) if head.scale != 1.0 else delta_CV
+            shift_V = delta_CV.sum(dim=0) if trains[2] else None
+            delta_CV = _filled(delta_CV.to(hidden_CW.dtype))
+            slope_CW = (delta_CV @ head.weight)[:count] if trains[0] else None
+            yield rows, values_C2, (slope_CW, delta_CV.T @ hidden_CW if trains[1] else None, shift_V)
+
+
+def _differentiated(
+    hidden_MW: torch.Tensor, head: Head, score: _Score, trains: tuple[bool, bool, bool]
+) -> Iterator[Piece]:
+    """Chunk by chunk, through autograd."""
+    inputs = (hidden_MW, head.weight, head.bias)
     for rows in chunks(len(hidden_MW), AT_ONCE * len(head.weight)):
         leaves = [
             None if one is None else one.detach().requires_grad_(trained)
-            for one, trained in zip((hidden_MW[rows], head.weight, head.bias), trains, strict=True)
+            for one, trained in zip((hidden_MW[rows], *inputs[1:]), trains, strict=True)
         ]
         with torch.set_grad_enabled(any(trains)):
             hidden_CW, weight_VW, bias_V = leaves
             assert hidden_CW is not None and weight_VW is not None
             values_C2 = score(rows, logits(replace(head, weight=weight_VW, bias=bias_V), hidden_CW))
             total = (values_C2 * score.weights_M2[rows]).sum()
-        values_M2[rows] = values_C2.detach()
-        asked = [(leaf, held) for leaf, held in zip(leaves, sums, strict=True) if leaf is not None and held is not None]
-        found = torch.autograd.grad(total, [leaf for leaf, _ in asked]) if asked else ()
-        for (leaf, held), gradient in zip(asked, found, strict=True):
-            (held[rows] if leaf is hidden_CW else held).add_(gradient)
-    return values_M2, [
-        None if one is None or held is None else held.to(one.dtype) for one, held in zip(inputs, sums, strict=True)
-    ]
+        asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+        found = iter(torch.autograd.grad(total, asked) if asked else ())
+        gradients = [next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves]
+        yield rows, values_C2.detach(), gradients

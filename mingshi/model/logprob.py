@@ -15,6 +15,7 @@ from mingshi.model import attention
 from mingshi.types import Batch, Network
 
 CHUNK_BYTES = 64 << 20  # of float32 logits; enough rows for a full-speed product, little against the activations
+ROUND = 64  # what a chunk's rows are a multiple of where there are more: products of other shapes are slower
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +66,9 @@ def prediction_states(network: Network, batch: Batch) -> torch.Tensor:
 
 
 def chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+    """Slices of rows whose logits fit into `CHUNK_BYTES`."""
     size = max(1, CHUNK_BYTES // (4 * vocabulary))
+    size -= size % ROUND if size > ROUND else 0
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 

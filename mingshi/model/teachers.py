@@ -36,9 +36,10 @@ from mingshi.types import Batch, Sample
 if TYPE_CHECKING:
     from mingshi.display import Display
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"  # the hash of every other file
 TOGETHER = 2048  # samples that streams are packed from at a time: the packing compares each with every stream
+ENOUGH = 1024  # predictions whose surprise tells whether a teacher knows the answers at all
 SPARE = 1.05  # of the disk: what is written beside the columns is small
 
 _TYPES: Mapping[str, tuple[np.dtype[Any], torch.dtype]] = {  # numpy has no bfloat16: its bits travel as integers
@@ -60,6 +61,7 @@ class Question:
     temperature: float  # of those distributions
     everywhere: bool  # at every position, not at the predictions alone
     vocabulary: int  # the student's
+    surprise: bool  # of every sample, and not of a few alone
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -69,7 +71,7 @@ class Kept:
     columns: Mapping[str, np.ndarray]  # memory maps over the rows of all samples, one sample after another
     types: Columns
     ends: np.ndarray  # [N + 1] int64: where each sample's rows begin and end
-    nats: np.ndarray  # [N] float64: the teacher's mean surprise at a token of each sample's answer
+    nats: np.ndarray  # [N] float64: the teacher's mean surprise at a token of each sample's answer; nan: not asked
     head: Head | None  # None where tokens were kept
     vocabulary: int  # tokens that teacher and student both have
 
@@ -106,7 +108,7 @@ def ask(
     `weights` is what names the teacher's weights. ResourceError where the disk cannot hold its answers.
     """
     teacher = [FORMAT, weights, str(student.network.dtype)]
-    asked: list[Any] = [question.keep, question.everywhere]
+    asked: list[Any] = [question.keep, question.everywhere, question.surprise]
     if question.keep != "hidden":
         asked += [question.count, question.temperature, question.vocabulary]
     head_key, key = _sha256([teacher]), _sha256([teacher, asked, _digest(samples)])
@@ -161,7 +163,7 @@ def _write(
     ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     types = _columns(question, network.dtype, head.weight.shape[1], vocabulary)
     _make_room(folder, teacher.name, rows=int(ends[-1]), types=types, display=display)
-    nats = np.zeros(len(samples))
+    nats, surprised = np.full(len(samples), np.nan), 0
     generator = torch.Generator(head.weight.device).manual_seed(0)
     streams = list(_streams([len(sample.tokens) for sample in samples], budget))
     with inference(network), _files(folder, types) as files:
@@ -169,14 +171,18 @@ def _write(
             batch = pack([samples[place] for place in places], device=teacher.model.device)
             asked = everywhere(batch) if question.everywhere else batch
             hidden_MW = prediction_states(network, asked)
-            nats[places] = _surprise(hidden_MW, asked, head)
+            if question.surprise or surprised < ENOUGH:
+                nats[places] = _surprise(hidden_MW, asked, head)
+                surprised += len(batch.target)
             answers = _answers(hidden_MW, head, question, vocabulary, generator)
             _scatter(files, answers, places, ends, types)
     np.save(folder / "ends.npy", ends, allow_pickle=False)
     np.save(folder / "nats.npy", nats, allow_pickle=False)
     told = {"types": types, "vocabulary": vocabulary}
     (folder / "answers.json").write_bytes(orjson.dumps(told))
-    display.say(f"Teacher {teacher.name}: {nats.mean():.4f} nats a token, mean of {len(samples)} samples")
+    known = nats[~np.isnan(nats)]
+    if len(known):
+        display.say(f"Teacher {teacher.name}: {known.mean():.4f} nats a token, mean of {len(known)} samples")
 
 
 def everywhere(batch: Batch) -> Batch:

@@ -111,6 +111,7 @@ class Distill(Settings):
             temperature=self.temperature,
             everywhere=self.prompt > 0,
             vocabulary=len(head_of(model.network).weight),
+            surprise=self.combine == "route",
         )
         kept = [
             ask(

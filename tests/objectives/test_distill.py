@@ -218,6 +218,20 @@ def test_a_route_follows_each_teachers_likelihood_of_the_answer(
         np.testing.assert_allclose(one.nats, surprises, rtol=1e-5)
 
 
+def test_the_surprise_of_every_sample_is_asked_only_where_it_routes(
+    folders: Folders, student: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "ENOUGH", 1)
+    monkeypatch.setattr(teachers, "TOGETHER", 1)  # a stream for each sample
+    unknown = {}
+    for combine in ("route", "probabilities"):
+        objective = distill(folders, "first", "second", combine=combine)
+        kept = beside(objective, student, rows(objective, student), tmp_path / combine).kept
+        unknown[combine] = [int(np.isnan(one.nats).sum()) for one in kept]
+    count = len(rows(objective, student))
+    assert unknown == {"route": [0, 0], "probabilities": [count - 1, count - 1]}
+
+
 def test_weights_of_teachers_are_shares(folders: Folders) -> None:
     both = tuple({"model": str(folders[name]), "weight": weight} for name, weight in (("first", 3.0), ("second", 1.0)))
     nats = [np.zeros(2), np.ones(2)]
