@@ -14,6 +14,7 @@ from mingshi.cli_check import check, repair
 from mingshi.cli_compare import compare
 from mingshi.cli_eval import evaluate
 from mingshi.cli_judge import judge
+from mingshi.cli_label import label
 from mingshi.cli_merge import merge
 from mingshi.cli_pairs import pairs
 from mingshi.cli_score import score as score_predictions
@@ -252,6 +253,7 @@ app.command()(repair)
 app.command()(compare)
 app.command(name="eval")(evaluate)
 app.command()(judge)
+app.command()(label)
 app.command()(merge)
 app.command()(pairs)
 app.command()(score_predictions)

@@ -149,7 +149,7 @@ def predict(
     if len(examples) < len(outcomes):
         display.say(f"{source.path}: {len(outcomes)} rows = {len(examples)} used, {len(outcomes) - len(examples)} bad")
     if model.classes is not None:
-        yield from _classified(model, examples, display)
+        yield from classified(model, examples, display)
         return
     asked = [_asked(example) for example in examples]
     answers = generate(
@@ -168,7 +168,8 @@ def predict(
         yield row | {"finished": answer.finished}
 
 
-def _classified(model: Model, examples: Sequence[Example], display: Display) -> Iterator[dict[str, Any]]:
+def classified(model: Model, examples: Sequence[Example], display: Display) -> Iterator[dict[str, Any]]:
+    """A classifier's rows of `predict`, of rows that were read before."""
     from mingshi.model import heads
     from mingshi.model.generate import inference
 

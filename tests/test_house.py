@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("outcome",),
     ("run", "verify"),
     ("api", "starting", "workflows", "console"),
-    ("cli_check", "cli_compare", "cli_eval", "cli_judge", "cli_merge", "cli_pairs", "cli_score", "cli_skills"),
+    tuple(sorted(path.stem for path in (ROOT / "mingshi").glob("cli_*.py"))),
     ("cli",),
     ("__main__",),
 )

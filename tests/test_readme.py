@@ -78,6 +78,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, rows in {"train": ROWS[:24], "validation": ROWS[24:32], "test": ROWS[32:]}.items():
         (data / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     skills_at_toy_size(folder)
+    label_at_toy_size(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINGSHI_CACHE", str(folder / "cache"))
         patch.chdir(folder)
@@ -92,6 +93,21 @@ def skills_at_toy_size(folder: Path) -> None:
     recipe = folder / "recipes" / "skills_small.yaml"
     text, _, _ = recipe.read_text("utf-8").partition("strategies:")
     recipe.write_text(f"{text}strategies: [multi_task]\n", encoding="utf-8")
+
+
+def label_at_toy_size(folder: Path) -> None:
+    """A tiny encoder, few rows and two steps: as good as a guess, which ends it after the seeds."""
+    from encoders import tiny_encoder
+
+    model = tiny_encoder(folder / "cache" / "assets" / "all-minilm-l6-v2")
+    (model / "manifest.json").write_text("{}")
+    few = folder / "data" / "sentiment-english" / "few"
+    few.mkdir(parents=True)
+    for path, count in ((few / "seeds", 8), (few / "unlabelled", 12), (few.parent / "validation", 60)):
+        rows = [{"text": f"{path.name} {number}", "label": ("ill", "well")[number % 2]} for number in range(count)]
+        path.with_suffix(".jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    recipe = folder / "recipes" / "label_sentiment.yaml"
+    recipe.write_text(recipe.read_text("utf-8").replace("steps: 150", "steps: 2"), encoding="utf-8")
 
 
 def test_the_tour_runs(home: Path) -> None:
@@ -109,7 +125,7 @@ def test_the_tour_runs(home: Path) -> None:
                 assert app(args=arguments, standalone_mode=False) in (None, 0), line
     assert seen == set(COMMANDS), "the tour shows every command"
     finished = sorted(path.parent.name for path in home.glob("runs/*/report.html"))
-    assert finished == ["compare-small", "first", "fourth", "second", "skills-small", "third"]
+    assert finished == ["compare-small", "first", "fourth", "label-sentiment", "second", "skills-small", "third"]
     assert len((home / "answers.jsonl").read_bytes().splitlines()) == 8
     assert (home / "merged" / "docstrings" / "model.safetensors").is_file()
 

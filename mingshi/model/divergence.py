@@ -178,7 +178,8 @@ class _Score:
         apart_C = log_p_CV.sub_(log_q_CV).mul_(p_CV).sum(dim=1)
         nats_C1 = -(log_q_CV if even else logits_CV.log_softmax(dim=1)).gather(1, target_C1)
         q_CV = log_q_CV.exp_()
-        apart_weight_C1, nats_weight_C1 = self.weights_M2[rows].split(1, dim=1)
+        weights_C2 = self.weights_M2[rows]
+        apart_weight_C1, nats_weight_C1 = weights_C2[:, :1], weights_C2[:, 1:]
         delta_CV = torch.sub(q_CV, p_CV, out=log_p_CV).mul_(apart_weight_C1 / temperature)
         delta_CV.addcmul_(q_CV if even else logits_CV.softmax(dim=1), nats_weight_C1)
         delta_CV.scatter_add_(1, target_C1, -nats_weight_C1)
@@ -242,7 +243,7 @@ def _in_chunks(
     for rows, values_C2, gradients in found(hidden_MW, head, score, trains):
         values_M2[rows] = values_C2
         for number, (held, gradient) in enumerate(zip(sums, gradients, strict=True)):
-            if held is not None:
+            if held is not None and gradient is not None:
                 (held if number else held[rows]).add_(gradient)
     return values_M2, [
         None if one is None or held is None else held.to(one.dtype) for one, held in zip(inputs, sums, strict=True)

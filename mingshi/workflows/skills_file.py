@@ -5,23 +5,23 @@ Everything that can be wrong is found here, before anything is trained.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mingshi.data.formats import DataSource
 from mingshi.errors import Problem, RecipeError
-from mingshi.evals import EVALS, Evaluator
-from mingshi.model.adapters import ADAPTERS, Adapter, Lora
+from mingshi.evals import Evaluator
+from mingshi.model.adapters import Adapter, Lora
 from mingshi.model.merging import Merge
 from mingshi.optim import Optim
 from mingshi.provenance import fingerprint_file
 from mingshi.tasks import TAKEN, refuse_second_readings
 from mingshi.types import Settings
-from mingshi.yaml_text import line_of, load
+from mingshi.workflows.settings_problems import Parts, problem_of
+from mingshi.yaml_text import load
 
 NAME = r"^[A-Za-z0-9_-]{1,40}$"
 FIRST = "multi_task"  # what the other strategies are tested against
@@ -133,7 +133,6 @@ class Distillation(Settings):
 
 
 Strategy = Annotated[Plain | Sequential | Dmt | ExpertsFirst | Merging | Distillation, Field(discriminator="kind")]
-KINDS = ("alone", FIRST, "sequential", "mixed_sequential", "dmt", "experts_first", "merge", "distill")
 OF_EXPERTS = ("alone", "experts_first", "merge", "distill")  # these need every skill's expert
 
 
@@ -206,13 +205,20 @@ def _require_skills(one: Any, names: Sequence[str]) -> None:
         raise ValueError(f"strategies: {told} of {one.kind} must name every skill once. Known are {', '.join(names)}.")
 
 
+PARTS: Parts = {
+    "skills": (Skill, DataSource),
+    "training": (Training, Optim),
+    "strategies": (Sequential, Dmt, ExpertsFirst, Merging, Distillation),
+}
+
+
 def read_skills(path: Path) -> Skills:
     """A file of skills; RecipeError lists what is wrong with it, and files that are not there or are read twice."""
     values = load(path)
     try:
         told = Skills.model_validate(values)
     except ValidationError as error:
-        raise RecipeError([_problem(detail, values, str(path)) for detail in error.errors()]) from None
+        raise RecipeError([problem_of(detail, values, str(path), Skills, PARTS) for detail in error.errors()]) from None
     refuse_second_readings(ledger(told))
     return told
 
@@ -232,35 +238,3 @@ def ledger(told: Skills) -> list[dict[str, Any]]:
     if problems:
         raise RecipeError(problems)
     return found
-
-
-def _problem(detail: Mapping[str, Any], values: Any, file: str) -> Problem:
-    labels = {*KINDS, *EVALS, *ADAPTERS, "tuple[Annotated[float, Gt], ...]"}
-    place = [key for number, key in enumerate(detail["loc"]) if not (number and key in labels)]
-    what, mend = str(detail["msg"]).removeprefix("Value error, "), ""
-    field = ".".join(map(str, place))
-    if detail["type"] == "extra_forbidden":
-        what = f"unknown key {str(place[-1])!r}"
-        close = difflib.get_close_matches(str(place[-1]), _known(detail["loc"]), n=1, cutoff=0.5)
-        mend = f"Did you mean {close[0]!r}?" if close else ""
-    elif detail["type"] == "missing":
-        what, mend = "is missing", f"Add `{place[-1]}: …`."
-    elif detail["type"] == "union_tag_invalid":
-        what = f"there is no kind {detail['ctx']['tag']!r}"
-        mend = f"Known are {detail['ctx']['expected_tags']}."
-    elif detail["type"] == "value_error":
-        what, _, mend = what.partition(". ")
-    if detail["type"] == "value_error" and not field:
-        field, _, what = what.partition(": ")
-    return Problem(file=file, line=line_of(values, place), field=field, what=what, mend=mend)
-
-
-def _known(place: Sequence[Any]) -> list[str]:
-    """The keys that there are where an unknown one was found."""
-    tables: dict[str, Sequence[type[BaseModel]]] = {
-        "skills": (Skill, DataSource),
-        "training": (Training, Optim),
-        "strategies": (Sequential, Dmt, ExpertsFirst, Merging, Distillation),
-    }
-    kinds = tables.get(str(place[0]), (Skills,)) if len(place) > 1 else (Skills,)
-    return [name for kind in kinds for name in kind.model_fields]
