@@ -175,7 +175,7 @@ def classified(model: Model, examples: Sequence[Example], display: Display) -> I
 
     objective, classes = _objective(model), model.classes
     assert isinstance(objective, Classify) and classes is not None
-    samples = [_text_sample(model, objective, example) for example in examples]
+    samples = [text_sample(model, objective, example) for example in examples]
     outputs: dict[int, list[float]] = {}
     cuts = micro_batches([len(sample.tokens) for sample in samples], STREAM)
     with inference(model.network):
@@ -198,7 +198,7 @@ def _content(example: Example) -> str:
     raise DataError(Problem(file=example.source, line=example.line, what=what, mend="Give rows with `text`."))
 
 
-def _text_sample(model: Model, objective: Classify, example: Example) -> Sample:
+def text_sample(model: Model, objective: Classify, example: Example) -> Sample:
     try:
         tokens = model.template.plain(_content(example)).tokens
     except RowProblem as problem:

@@ -33,6 +33,7 @@ from mingshi.use import classified, open_model, trained_model
 from mingshi.workflows import label_rules as rules
 from mingshi.workflows.compare_child import trained
 from mingshi.workflows.label_file import Labelling, Rows, content, counts_of, plan_of, read_rows
+from mingshi.workflows.label_head import Encoded, Solved, encoded
 from mingshi.workflows.skills_measure import write
 
 RESULT, PLAN = "label.json", "plan.json"
@@ -66,6 +67,8 @@ class Work:
     choosing: np.ndarray  # [gold] bool
     display: Display
     stop: Asked
+    encoded: Encoded | None = None  # where a student is a head
+    heads: list[Solved] = field(default_factory=list)  # of every round
     rounds: list[Round] = field(default_factory=list)
 
     @property
@@ -93,8 +96,12 @@ def label(
         work = Work(told=told, rows=rows, choosing=_halves(rows, told.seed), display=display, stop=stop)
         said = f"{len(rows.seeds)} seeds of {len(rows.classes)} classes, {len(rows.unlabelled)} rows to label"
         display.say(f"{said}, {len(rows.gold)} gold rows, in {told.output}")
+        if told.training.student == "head":
+            work.encoded = encoded(told, rows, display)
         reason = _self_trained(work)
     result = _result(work, reason)
+    if work.encoded is not None:
+        work.encoded.save(work.heads[work.best.number], work.folder / "model")
     write(work.folder / RESULT, result)
     write_label(work.folder, result, language=language)
     return result
@@ -150,24 +157,43 @@ def _round(work: Work, number: int, taken: np.ndarray, thresholds: Sequence[floa
     """Train a model from the base on the seeds and these rows, as the round before labelled them, and ask it."""
     if work.stop.requested:
         raise Preempted("stopped between two rounds", "Go on with --resume.")
-    folder, sources = work.folder / "rounds" / str(number), [work.told.seeds.model_dump(mode="json")]
+    folder = work.folder / "rounds" / str(number)
     given: list[dict[str, Any]] = []
     if taken.any():
         given = list(_given(work.rows, work.rounds[-1].unlabelled_NC, np.flatnonzero(taken)))
         _write_lines(folder / LABELS, given)
-        sources[0]["weight"] = work.told.seed_weight
-        sources.append({"path": str(folder / LABELS), "format": "labelled"})
-    shares_NC = _kept(folder / PREDICTED, len(work.rows.unlabelled) + len(work.rows.gold), len(work.rows.classes))
-    if shares_NC is None:
-        work.display.say(f"Round {number}: {len(work.rows.seeds)} seeds and {len(given)} rows train")
-        recipe = _recipe(work, sources, folder / "run")
-        trained(recipe, file=folder / "recipe.yaml", log=folder / "train.log", stop=work.stop)
-        shares_NC = _asked(work, folder)
+    work.display.say(f"Round {number}: {len(work.rows.seeds)} seeds and {len(given)} rows train")
+    shares_NC = _solved(work, taken, given) if work.encoded is not None else _trained(work, folder, given)
     told = _tempered(work, number, shares_NC, thresholds, given)
     work.display.say(
         f"Round {number}: {told.choosing.accuracy:.3f} of {len(told.choosing.truth_N)} gold rows are right"
     )
     return told
+
+
+def _solved(work: Work, taken: np.ndarray, given: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What a head thinks of each row that is solved on the seeds and on these."""
+    assert work.encoded is not None
+    classes = list(work.rows.classes)
+    seeds = [classes.index(str(row.label)) for row in work.rows.seeds]
+    labels = [classes.index(row["label"]) for row in given]
+    head = work.encoded.solve(seeds, np.flatnonzero(taken), labels, weight=work.told.seed_weight)
+    work.heads.append(head)
+    return work.encoded.shares(head)
+
+
+def _trained(work: Work, folder: Path, given: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What a network thinks of each row that is trained on the seeds and on these; both are kept in the folder."""
+    shares_NC = _kept(folder / PREDICTED, len(work.rows.unlabelled) + len(work.rows.gold), len(work.rows.classes))
+    if shares_NC is not None:
+        return shares_NC
+    sources = [work.told.seeds.model_dump(mode="json")]
+    if given:
+        sources[0]["weight"] = work.told.seed_weight
+        sources.append({"path": str(folder / LABELS), "format": "labelled"})
+    recipe = _recipe(work, sources, folder / "run")
+    trained(recipe, file=folder / "recipe.yaml", log=folder / "train.log", stop=work.stop)
+    return _asked(work, folder)
 
 
 def _given(rows: Rows, shares_NC: np.ndarray, places: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -262,7 +288,8 @@ def _result(work: Work, reason: Reason) -> dict[str, Any]:
     return {
         "folder": told.output,
         "model": told.model,
-        "trained": f"rounds/{best.number}/run",
+        "student": told.training.student,
+        "trained": "model" if told.training.student == "head" else f"rounds/{best.number}/run",
         "classes": list(work.rows.classes),
         "seeds": counts_of(work.rows.seeds),
         "gold": counts_of(work.rows.gold),

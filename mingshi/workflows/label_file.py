@@ -32,6 +32,9 @@ ROLES = ("seeds", "unlabelled", "gold")
 class Teaching(Settings):
     """How every round is trained: alike, and from the base model."""
 
+    student: Literal["network", "head"] = "network"
+    """head: a head over the frozen encoder, which reads every text once; of what follows it takes `max_length` and
+    `device` alone."""
     adapter: Adapter = Lora()
     optim: Optim = Optim()
     batch: int = Field(default=32, ge=1)
@@ -64,8 +67,8 @@ class Labelling(Settings):
     """A round for each: which part of the rows of each predicted class is taken, the surest first."""
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.6
     """No row that is less sure than this is trained on, whatever the round."""
-    seed_weight: float = Field(default=3.0, gt=0)
-    """How often a row of the seeds is seen for once that another is."""
+    seed_weight: float = Field(default=1.0, gt=0)
+    """How often a row of the seeds counts for once that another does."""
     error: float = Field(default=0.05, gt=0, lt=0.5)
     """How many of the labels given may be wrong."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)

@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 from encoders import tiny_encoder
 
+from mingshi.data.formats import DataSource
+from mingshi.display import Silent
 from mingshi.errors import DataError, Preempted, RecipeError
 from mingshi.recipe import Recipe
 from mingshi.record import Run, read_run
 from mingshi.report.label import render
 from mingshi.resume import finished as run_that_is_done
 from mingshi.run import execute
+from mingshi.use import classified, open_model, predict
 from mingshi.workflows import label as workflow
 from mingshi.workflows.label import label
 from mingshi.workflows.label_file import Labelling, read_labelling
+from mingshi.workflows.label_head import encoded
 from mingshi.workflows.label_told import described
 
 FILE = """\
@@ -31,9 +35,11 @@ unlabelled: {path: texts.jsonl}
 gold: {path: gold.jsonl}
 training: {adapter: {kind: full}, optim: {learning_rate: 5.0e-3, warmup: 0}, batch: 8, steps: 40, max_length: 32}
 parts: [0.4, 0.8]
+seed_weight: 2
 error: 0.1
 confidence: 0.9
 """
+HEAD = FILE.replace("{adapter: {kind: full}", "{student: head, adapter: {kind: full}")
 WORDS = {"fox": "the quick brown fox", "count": "one two three four"}
 
 
@@ -140,7 +146,7 @@ def test_a_student_begins_at_the_base_and_is_trained_on_what_the_round_before_wa
     assert recipe["model"] == "tiny"
     sources = recipe["stages"][0]["data"]
     assert [(source["path"], source["weight"]) for source in sources] == [
-        ("seeds.jsonl", 3.0),
+        ("seeds.jsonl", 2.0),
         ("out/rounds/2/labelled.jsonl", 1.0),
     ]
     taken = [one["trained_on"] for one in finished.told["rounds"]]
@@ -195,6 +201,63 @@ def test_the_page_and_the_lines_say_the_same(finished: Finished, language: str) 
     for number in (f"{finished.told['labelled']}", f"{finished.told['to_label']}"):
         assert number in page and number in text
     assert (finished.folder / "out/report.html").read_text() == render(finished.told, title="out", language="zh")
+
+
+# A head as the student
+
+
+@pytest.fixture(scope="module")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("head")
+        trainer = prepared(folder, monkeypatch)
+        Path("label.yaml").write_text(HEAD)
+        yield Finished(folder, label(read_labelling(Path("label.yaml"))), trainer.made)
+
+
+def test_a_head_needs_no_run_and_its_model_gives_the_labels_that_were_given(headed: Finished) -> None:
+    assert headed.made == [] and headed.told["trained"] == "model"
+    model = open_model(headed.folder / "out/model")
+    given = lines(headed.folder / "out/labelled.jsonl")
+    (headed.folder / "texts-given.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in given))
+    found = list(predict(model, DataSource(path=str(headed.folder / "texts-given.jsonl"))))
+    assert given and [row["prediction"] for row in found] == [row["label"] for row in given]
+
+
+def test_the_model_saved_is_the_head_that_was_solved(headed: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standardising is folded into its weights: before the temperature, probabilities agree."""
+    monkeypatch.chdir(headed.folder)
+    told = read_labelling(Path("label.yaml"))
+    rows = workflow.read_rows(told)
+    made = encoded(told, rows, Silent())
+    solved = made.solve([0, 1] * 6, np.empty(0, np.int64), [], weight=1.0)
+    made.save(solved, headed.folder / "again" / "model")
+    again = open_model(headed.folder / "again" / "model")
+    found = [row["probabilities"] for row in classified(again, [*rows.unlabelled, *rows.gold], Silent())]
+    np.testing.assert_allclose(
+        [[one[name] for name in rows.classes] for one in found], made.shares(solved), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_seed_counts_as_often_as_it_is_told(headed: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(headed.folder)
+    told = read_labelling(Path("label.yaml"))
+    made = encoded(told, workflow.read_rows(told), Silent())
+    seeds, places = [0, 1] * 6, np.arange(10)
+    once, thrice = (made.solve(seeds, places, [1] * 10, weight=weight) for weight in (1.0, 3.0))
+    believed = []
+    for solved in (once, thrice):
+        logits_RC = made.seeds_RW @ solved.weight_CW.T + solved.bias_C
+        believed.append(float((logits_RC[np.arange(12), seeds] - logits_RC[np.arange(12), np.array(seeds) ^ 1]).mean()))
+    assert believed[1] > believed[0]
+
+
+def test_a_head_of_more_layers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared(tmp_path, monkeypatch)
+    tiny_encoder(tmp_path / "two", family="distilbert")
+    Path("two.yaml").write_text(HEAD.replace("model: tiny", "model: two"))
+    with pytest.raises(RecipeError, match="more than one layer"):
+        label(read_labelling(Path("two.yaml")))
 
 
 # What is wrong with files
