@@ -18,6 +18,7 @@ from mingshi.cli_label import label
 from mingshi.cli_merge import merge
 from mingshi.cli_pairs import pairs
 from mingshi.cli_score import score as score_predictions
+from mingshi.cli_search import search
 from mingshi.cli_skills import skills
 from mingshi.console import BadRowOption, JsonOption, LanguageOption, language, note, print_json, say, terminal
 from mingshi.ending import failed
@@ -257,6 +258,7 @@ app.command()(label)
 app.command()(merge)
 app.command()(pairs)
 app.command()(score_predictions)
+app.command()(search)
 app.command()(skills)
 
 

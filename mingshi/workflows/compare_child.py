@@ -30,11 +30,14 @@ class Failure(Exception):
         self.code, self.error = code, error
 
 
-def trained(recipe: Recipe, *, file: Path, log: Path, stop: Asked, slim: bool = False) -> Run:
+def trained(
+    recipe: Recipe, *, file: Path, log: Path, stop: Asked, slim: bool = False, held: tuple[int, ...] = ()
+) -> Run:
     """Carry the recipe out, or go on with it, or find it done; give its record.
 
     `file` is where the recipe is written and `log` what the process says; a `slim` run keeps its record alone, and
-    none keeps its checkpoints. Raises Failure where the run fails, Preempted where `stop` is asked for.
+    none keeps its checkpoints. The process keeps the descriptors `held` open as long as it lives. Raises Failure where
+    the run fails, Preempted where `stop` is asked for.
     """
     folder = Path(recipe.output)
     run = finished(folder, recipe.model_dump(mode="json"))
@@ -42,7 +45,7 @@ def trained(recipe: Recipe, *, file: Path, log: Path, stop: Asked, slim: bool = 
         for path in (file, log):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_recipe(recipe, file)
-        code = _awaited(file, log, stop)
+        code = _awaited(file, log, stop, held)
         if stop.requested:
             raise Preempted("stopped in the middle of a run", "Go on with --resume.")
         if code != 0 or not (folder / RUN).is_file():
@@ -57,7 +60,7 @@ def train_command(file: Path) -> list[str]:
     return [sys.executable, "-m", "mingshi", "train", str(file), "--resume"]
 
 
-def _awaited(file: Path, log: Path, stop: Asked) -> int:
+def _awaited(file: Path, log: Path, stop: Asked, held: tuple[int, ...]) -> int:
     """The exit code of a run. A terminal's Ctrl-C is for this process, which asks the run to stop: once."""
     with log.open("ab") as stream:
         process = subprocess.Popen(
@@ -66,6 +69,7 @@ def _awaited(file: Path, log: Path, stop: Asked) -> int:
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=held,
             env=os.environ | {"MINGSHI_PARENT": str(os.getpid())},  # killed with -9, it leaves no run behind
         )
         asked = False
@@ -80,6 +84,7 @@ def _awaited(file: Path, log: Path, stop: Asked) -> int:
         finally:
             if process.poll() is None:
                 process.terminate()
+                process.wait()
 
 
 def _last_words(folder: Path, log: Path, code: int) -> str:
