@@ -79,6 +79,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (data / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     skills_at_toy_size(folder)
     label_at_toy_size(folder)
+    search_at_toy_size(folder / "recipes" / "search_docstrings.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINGSHI_CACHE", str(folder / "cache"))
         patch.chdir(folder)
@@ -108,6 +109,15 @@ def label_at_toy_size(folder: Path) -> None:
         path.with_suffix(".jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
 
+def search_at_toy_size(recipe: Path) -> None:
+    """Two trials, and none of them again; of ranks, those that the tiny network has room for."""
+    text = recipe.read_text("utf-8")
+    for told, toy in (("trials: 12", "trials: 2"), ("{trials: 3, seeds: [1, 2]}", "null"), (", 16, 32]", ", 16]")):
+        assert told in text
+        text = text.replace(told, toy)
+    recipe.write_text(text, encoding="utf-8")
+
+
 def test_the_tour_runs(home: Path) -> None:
     seen = set()
     for number, (language, text) in enumerate(blocks(ENGLISH)):
@@ -123,7 +133,8 @@ def test_the_tour_runs(home: Path) -> None:
                 assert app(args=arguments, standalone_mode=False) in (None, 0), line
     assert seen == set(COMMANDS), "the tour shows every command"
     finished = sorted(path.parent.name for path in home.glob("runs/*/report.html"))
-    assert finished == ["compare-small", "first", "fourth", "label-sentiment", "second", "skills-small", "third"]
+    expected = ["compare-small", "first", "fourth", "label-sentiment", "search-docstrings", "second", "skills-small"]
+    assert finished == [*expected, "third"]
     assert len((home / "answers.jsonl").read_bytes().splitlines()) == 8
     assert (home / "merged" / "docstrings" / "model.safetensors").is_file()
 

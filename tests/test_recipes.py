@@ -12,7 +12,7 @@ from mingshi.model.assets import MODELS
 from mingshi.recipe import Recipe, parse, read_recipe
 
 ROOT = Path(__file__).parent.parent
-COMPARISONS = ("compare_", "label_", "scale_", "skills")  # other files than recipes: see tests/workflows
+COMPARISONS = ("compare_", "label_", "scale_", "search_", "skills")  # other files than recipes: see tests/workflows
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if not path.name.startswith(COMPARISONS))
 
 INSTRUCTIONS = [

@@ -10,12 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from mingshi.directions import plain_name
 from mingshi.report.compare import metric_table
 from mingshi.report.compare_names import Table, main_metrics, other_metrics
-from mingshi.report.marks import visible_html
 from mingshi.report.numbers import figure, share
 from mingshi.report.page import environment
 from mingshi.report.search_plots import (
@@ -144,7 +141,7 @@ def trials_table(told: Told) -> Table:
                 *(plain(cell(row["point"][path]), 200) for path in fields),
                 *map(plain, scores),
                 plain(f"{row['tokens']:,}"),
-                Markup("<code>{}</code>").format(visible_html(row["command"])),
+                plain(row["command"], 400),
             ]
         )
     return Table(caption=said("trials"), head=head, rows=rows)

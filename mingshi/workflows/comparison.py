@@ -187,7 +187,7 @@ def checked(plan: Plan, *, file: str) -> Plan:
     if problems:
         raise RecipeError(problems)
     for method in plan.methods:
-        refuse_second_readings(_ledger(method.recipe))
+        refuse_second_readings(ledger(method.recipe))
     last = plan.methods[-1]
     if last.cell is not None and (what := too_few_rows(last.recipe, last.cell.rows)):
         raise RecipeError(Problem(file=file, field="scale.rows", what=what, mend="Lower the largest amount."))
@@ -221,7 +221,7 @@ def _unfair(plan: Plan) -> Iterator[tuple[str, str, str]]:
                 yield f"rows.{method.name}", what, "Measure all rows alike."
 
 
-def _ledger(recipe: Recipe) -> list[dict[str, Any]]:
+def ledger(recipe: Recipe) -> list[dict[str, Any]]:
     """The files of a recipe and what each is for; RecipeError names those that are not there."""
     named = [("test", source) for source in recipe.test]
     named += [(task.name, source) for task in recipe.tasks for source in task.data]

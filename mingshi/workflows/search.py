@@ -267,7 +267,7 @@ def _try(team: Team, trial: Trial, claim: int) -> None:
     run, recipe = folder / RUN_FOLDER, trial_recipe(plan.recipe_at(trial.point))
     try:
         trial = trial if trial.steps else _sized(team, trial, recipe.model_copy(update={"output": str(run)}), folder)
-        recipe = trial_run(recipe, output=run, measure=trial.steps[0])
+        recipe = trial_run(recipe, output=run, measure=plan.measured_every(trial.steps))
         watcher = Watcher(
             run=run,
             recipe=recipe,

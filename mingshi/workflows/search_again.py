@@ -76,7 +76,7 @@ def reruns(plan: SearchPlan, trials: Sequence[Trial], *, facts: Mapping[str, Any
 def repeat(plan: SearchPlan, study: Study, rerun: Rerun, stop: Asked, claim: int) -> str:
     """Train it, or go on with it; says what came of it. Raises Preempted where `stop` is asked for."""
     recipe = plan.recipe_at(rerun.trial.point).model_copy(update={"seed": rerun.seed})
-    recipe = trial_run(recipe, output=rerun.run, measure=rerun.trial.steps[0])
+    recipe = trial_run(recipe, output=rerun.run, measure=plan.measured_every(rerun.trial.steps))
     try:
         run = trained(recipe, file=rerun.folder / RECIPE_FILE, log=rerun.folder / LOG, stop=stop, held=(claim,))
     except Failure as failure:
@@ -97,7 +97,9 @@ def runs_again(plan: SearchPlan, trials: Sequence[Trial]) -> dict[int, dict[int,
     found: dict[int, dict[int, Run]] = {}
     for rerun in all_reruns(plan, trials):
         recipe = plan.recipe_at(rerun.trial.point).model_copy(update={"seed": rerun.seed})
-        values = trial_run(recipe, output=rerun.run, measure=rerun.trial.steps[0]).model_dump(mode="json")
+        values = trial_run(recipe, output=rerun.run, measure=plan.measured_every(rerun.trial.steps)).model_dump(
+            mode="json"
+        )
         run = finished(rerun.run, values)
         of_trial = found.setdefault(rerun.trial.number, {})
         if run is not None:
@@ -111,7 +113,9 @@ def write_best(plan: SearchPlan, told: Mapping[str, Any]) -> None:
     if best is None:
         return
     tree = copy.deepcopy(plan.values)
-    values = {**best["point"], f"stages.{len(plan.base.stages) - 1}.evaluate": best["evaluate"]}
+    values = dict(best["point"])
+    if best["evaluate"] is not None:
+        values[f"stages.{len(plan.base.stages) - 1}.evaluate"] = best["evaluate"]
     apply(tree, [f"{path}={written(value)}" for path, value in values.items()])
     tree["output"] = str(plan.output / "best")
     stream = io.StringIO()
@@ -135,9 +139,7 @@ def _head(plan: SearchPlan, told: Mapping[str, Any], best: Mapping[str, Any]) ->
         lines += ["What was chosen as the best of many was lucky too."]
     else:
         lines += ["It was not run again under new seeds: what is chosen as the best of many was lucky too."]
-    lines += [
-        "",
-        "`evaluate` is as in the search: the weights of the best of these measurements are kept.",
-        f"mingshi train {plan.output / BEST}",
-    ]
-    return lines
+    lines += [""]
+    if best["evaluate"] is not None:
+        lines += ["`evaluate` is as in the search: the weights of the best of these measurements are kept."]
+    return [*lines, f"mingshi train {plan.output / BEST}"]

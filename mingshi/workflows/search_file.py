@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,8 +17,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from mingshi.directions import is_better_higher, plain_name
 from mingshi.errors import Problem, RecipeError
 from mingshi.recipe import Recipe, parse
+from mingshi.tasks import refuse_second_readings
 from mingshi.types import Settings
-from mingshi.workflows.search_space import Point, Space, preset, read_axes, recipe_at, written
+from mingshi.workflows.comparison import ledger
+from mingshi.workflows.search_space import Point, Space, plain, preset, read_axes, recipe_at, written
 from mingshi.yaml_text import apply, line_of, load
 
 PER_TOKEN = ("natspertoken", "perplexity", "loss")  # what these say is of one tokenizer's tokens
@@ -122,6 +124,10 @@ class SearchPlan:
         """Where trials are judged, as shares of a whole run's tokens; the end alone without pruning."""
         return self.told.pruning.shares() if self.told.pruning is not None else [1.0]
 
+    def measured_every(self, steps: Sequence[int]) -> int | None:
+        """Every how many steps a trial that is judged at these is measured; None (no pruning): as its recipe says."""
+        return steps[0] if self.told.pruning is not None else None
+
     def recipe_at(self, point: Point) -> Recipe:
         return recipe_at(self.values, point)
 
@@ -155,6 +161,8 @@ def read_search(path: Path) -> SearchPlan:
     if problems:
         raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
     space = Space(axes=axes)
+    for point in [{}, *(space.corners() if any(map(_is_of_data, axes)) else ())]:
+        refuse_second_readings(ledger(recipe_at(tree, point)))
     return SearchPlan(
         file=path, told=told, values=tree, base=base, space=space, trials=int(min(told.trials, space.size))
     )
@@ -163,6 +171,10 @@ def read_search(path: Path) -> SearchPlan:
 def trial_recipe(recipe: Recipe) -> Recipe:
     """A recipe as trials train it: nothing that is tested on is read."""
     return recipe.model_copy(update={"test": (), "tasks": ()})
+
+
+def _is_of_data(path: str) -> bool:
+    return path.split(".")[2:3] == ["data"]
 
 
 def _unfit(told: Search, base: Recipe) -> Iterator[tuple[str, str, str]]:
@@ -182,6 +194,11 @@ def _unfit(told: Search, base: Recipe) -> Iterator[tuple[str, str, str]]:
         if stage.steps is not None and told.space is not None and batch in told.space:
             what = "so many steps of a larger batch read more: the trials would not have one budget"
             yield f"space.{batch}", what, "Give the stage `epochs` in the place of `steps`."
+        if told.space is not None and not isinstance(stage.validation, tuple):
+            for path in told.space:
+                if str(path).startswith(f"stages.{number}.data"):
+                    what = "a share of other rows is other validation rows: trials could not be told apart by them"
+                    yield f"space.{path}", what, "Give the stage's `validation` files of its own."
     metric = plain_name(told.metric or last.objective.headline)
     for name in ("model", "template"):
         if told.space is not None and name in told.space and metric in PER_TOKEN:
@@ -202,7 +219,9 @@ def _unfit_points(space: Space, base: Recipe, tree: Any, told: Search, values: A
             recipe = recipe_at(tree, point)
         except RecipeError as error:
             for problem in error.problems:
-                found.setdefault((problem.field, problem.what), _placed(problem, space, point, values, file))
+                placed = _placed(problem, space, point, values, file)
+                value = str(plain(point.get(problem.field)))
+                found.setdefault((placed.field, problem.what.replace(value, "…")), placed)
             continue
         other = recipe.stages[-1].objective.headline
         if told.metric is None and other != headline:

@@ -14,7 +14,7 @@ from mingshi.recipe import Recipe
 from mingshi.workflows.compare_child import Failure
 from mingshi.workflows.search_file import SearchPlan, trial_recipe
 from mingshi.workflows.search_rungs import rung_tokens
-from mingshi.workflows.search_study import JOURNAL, Study, attend, changes
+from mingshi.workflows.search_study import ATTENDED, JOURNAL, LOCK, Study, attend, changes
 from mingshi.workflows.search_trial import Size, size_of
 
 ERRORS = {2: RecipeError, 3: DataError, 4: ModelError, 6: ResourceError}
@@ -23,7 +23,8 @@ ERRORS = {2: RecipeError, 3: DataError, 4: ModelError, 6: ResourceError}
 def opened(plan: SearchPlan, *, resume: bool) -> tuple[Study, int]:
     """The study of the folder, and a descriptor that says that somebody works on it."""
     folder = plan.output
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / JOURNAL).is_file():
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if JOURNAL not in inside and inside - {LOCK, ATTENDED}:  # these two come before the journal
         what, mend = "is not empty, and holds no search", "Choose another output."
         raise RecipeError(Problem(file=str(folder), field="output", what=what, mend=mend))
     attending, others = attend(folder)
@@ -50,18 +51,22 @@ def opened(plan: SearchPlan, *, resume: bool) -> tuple[Study, int]:
 
 
 def rungs_of(plan: SearchPlan, study: Study, display: Display) -> tuple[int, ...]:
-    """Where trials are judged, in trained tokens: shares of what the longest trial reads, the same for all of them."""
+    """Where trials are judged, in trained tokens: shares of what the longest trial reads, the same for all of them.
+
+    Who comes first reads the data; the others wait for that.
+    """
     with study.held():
         rungs = study.facts().get("rungs")
-    if rungs is None:
-        display.say("Reading the data, to know how long a trial is")
-        try:
-            size = length(study, trial_recipe(plan.recipe_at(plan.space.longest())), plan.output / "plan")
-        except Failure as failure:
-            raise ERRORS.get(failure.code, MingshiError)(failure.error) from None
-        with study.held():
-            study.note("rungs", study.facts().get("rungs") or rung_tokens(budget=size.tokens, shares=plan.shares))
-            rungs = study.facts()["rungs"]
+        if rungs is None:
+            display.say("Reading the data, to know how long a trial is")
+            recipe = trial_recipe(plan.recipe_at(plan.space.longest()))
+            try:
+                size = size_of(recipe, folder=plan.output / "plan")
+            except Failure as failure:
+                raise ERRORS.get(failure.code, MingshiError)(failure.error) from None
+            rungs = rung_tokens(budget=size.tokens, shares=plan.shares)
+            study.note(_size_name(recipe), [size.steps, size.tokens])
+            study.note("rungs", rungs)
     places = ", ".join(f"{tokens:,}" for tokens in rungs)
     display.say(
         f"{plan.trials} trials of {len(plan.space.axes)} fields; judged after {places} tokens, in {plan.output}"
@@ -71,8 +76,7 @@ def rungs_of(plan: SearchPlan, study: Study, display: Display) -> tuple[int, ...
 
 def length(study: Study, recipe: Recipe, folder: Path) -> Size:
     """How long a recipe trains; worked out once for recipes that read the same rows in the same batches."""
-    values = recipe.model_dump(mode="json", exclude={"output": True, "stages": {"__all__": {"optim", "adapter"}}})
-    name = f"size.{hashlib.sha256(orjson.dumps(values)).hexdigest()[:16]}"
+    name = _size_name(recipe)
     with study.held():
         known = study.facts().get(name)
     if known is not None:
@@ -81,3 +85,8 @@ def length(study: Study, recipe: Recipe, folder: Path) -> Size:
     with study.held():
         study.note(name, [size.steps, size.tokens])
     return size
+
+
+def _size_name(recipe: Recipe) -> str:
+    values = recipe.model_dump(mode="json", exclude={"output": True, "stages": {"__all__": {"optim", "adapter"}}})
+    return f"size.{hashlib.sha256(orjson.dumps(values)).hexdigest()[:16]}"

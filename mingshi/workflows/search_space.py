@@ -218,10 +218,10 @@ def recipe_at(values: Mapping[str, Any], point: Point, *, file: str = "recipe") 
 
 def written(value: Any) -> str:
     """A value as JSON, which is YAML: equal values give equal texts."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=_plain).decode()
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=plain).decode()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What ruamel reads: its numbers and texts are subclasses of Python's own."""
     for kind in (bool, int, float, str):
         if isinstance(value, kind):

@@ -46,8 +46,12 @@ class Study:
         with self.held():
             try:
                 self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-                direction = "maximize" if higher else "minimize"
-                optuna.create_study(storage=self._storage, study_name=NAME, direction=direction, load_if_exists=True)
+                optuna.create_study(
+                    storage=self._storage,
+                    study_name=NAME,
+                    direction="maximize" if higher else "minimize",
+                    load_if_exists=True,
+                )
             except ValueError as error:  # of a line that is no JSON
                 what, mend = f"is damaged: {error}", "Restore it, or begin a new search in another `output`."
                 raise DataError(Problem(file=str(folder / JOURNAL), what=what, mend=mend)) from None

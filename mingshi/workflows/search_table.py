@@ -81,7 +81,7 @@ def _row(plan: SearchPlan, trial: Trial, last: int) -> dict[str, Any]:
     run = read_run(folder / RUN_FOLDER) if (folder / RUN_FOLDER / RUN).is_file() else None
     read, before, seconds, curve = 0, 0, 0.0, []
     if run is not None and trial.steps:
-        recipe = trial_run(plan.recipe_at(trial.point), output=run.folder, measure=trial.steps[0])
+        recipe = trial_run(plan.recipe_at(trial.point), output=run.folder, measure=plan.measured_every(trial.steps))
         read = int(sum(step["tokens"] for step in run.steps))
         before = int(sum(step["tokens"] for step in run.steps if step["stage"] < last))
         seconds = float(run.run["seconds"])
@@ -152,7 +152,7 @@ def _best(plan: SearchPlan, trials: Sequence[Trial], again: Sequence[Mapping[str
         "low": first["low"] if first is not None else None,
         "high": first["high"] if first is not None else None,
         "seeds": first["seeds"] if first is not None else [],
-        "evaluate": trial.steps[0],
+        "evaluate": plan.measured_every(trial.steps),
         "command": f"mingshi train {plan.output / 'best.yaml'}",
     }
 

@@ -80,7 +80,8 @@ def train(recipe: dict) -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
     parent, stage = int(os.environ["MINGSHI_PARENT"]), recipe["stages"][0]
-    steps, every = steps_of(stage), stage["evaluate"]
+    steps = steps_of(stage)
+    every = stage["evaluate"] if stage["evaluate"] != "epoch" else math.ceil(SAMPLES / stage["batch"])
     if recipe["test"] and "again" not in folder.parts:
         print("error: a trial reads the test rows", file=sys.stderr)
         return 3

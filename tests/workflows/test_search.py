@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ class Lines:
 
 def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
+    for name in ("train", "validation", "test", "more"):
+        Path(f"{name}.jsonl").write_text(name)
     monkeypatch.setattr(compare_child, "POLL", 0.02)
     monkeypatch.setattr(compare_child, "train_command", lambda file: [sys.executable, str(FAKE), "train", str(file)])
     monkeypatch.setattr(search_trial, "plan_command", lambda file: [sys.executable, str(FAKE), "plan", str(file)])
@@ -197,6 +200,8 @@ def forked(plan: SearchPlan) -> int:
     try:
         search(plan, resume=True)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
