@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,6 +152,7 @@ def read_search(path: Path) -> SearchPlan:
         tree.setdefault("output", "unset")
     base = parse(tree, file=file)
     axes, problems = read_axes(told.space, values, file=str(path)) if told.space is not None else (preset(base), [])
+    _spell_out(tree, base, list(axes))
     problems += [
         Problem(file=str(path), line=line_of(values, field.split(".", 1)), field=field, what=what, mend=mend)
         for field, what, mend in _unfit(told, base)
@@ -166,6 +167,14 @@ def read_search(path: Path) -> SearchPlan:
     return SearchPlan(
         file=path, told=told, values=tree, base=base, space=space, trials=int(min(told.trials, space.size))
     )
+
+
+def _spell_out(tree: Any, base: Recipe, paths: Sequence[str]) -> None:
+    """Write down a kind that a stage has by default, where a field of it is searched."""
+    for number, stage in enumerate(base.stages):
+        for name, kind in (("adapter", stage.adapter.kind), ("objective", stage.objective.kind)):
+            if any(path.startswith(f"stages.{number}.{name}.") for path in paths):
+                tree["stages"][number].setdefault(name, {"kind": kind})
 
 
 def trial_recipe(recipe: Recipe) -> Recipe:
@@ -220,7 +229,7 @@ def _unfit_points(space: Space, base: Recipe, tree: Any, told: Search, values: A
         except RecipeError as error:
             for problem in error.problems:
                 placed = _placed(problem, space, point, values, file)
-                value = str(plain(point.get(problem.field)))
+                value = str(plain(point.get(placed.field.removeprefix("space."))))
                 found.setdefault((placed.field, problem.what.replace(value, "…")), placed)
             continue
         other = recipe.stages[-1].objective.headline
@@ -232,6 +241,9 @@ def _unfit_points(space: Space, base: Recipe, tree: Any, told: Search, values: A
 
 def _placed(problem: Problem, space: Space, point: Point, values: Any, file: str) -> Problem:
     """A problem of a recipe in the space, at the field that brought it."""
+    nowhere = next((path for path in space.axes if problem.what.startswith(f"--set {path}: ")), None)
+    if nowhere is not None:
+        problem = replace(problem, field=nowhere, what=problem.what.removeprefix(f"--set {nowhere}: "))
     path = next((path for path in space.axes if problem.field.startswith(path) or path.startswith(problem.field)), "")
     if path and problem.field:
         what = f"{written(point[path])}: {problem.what}" if problem.field != path else problem.what

@@ -10,6 +10,7 @@ import pytest
 
 from mingshi.workflows import search as searching
 from mingshi.workflows import search_opening
+from mingshi.workflows.search_file import read_search
 from mingshi.workflows.search_trial import Size
 
 from .conftest import Command, is_one_error
@@ -103,6 +104,17 @@ def test_files_that_are_no_search_are_told(written: Written, mingshi: Command, t
     assert is_one_error(mingshi("search", "empty.yaml"), 2, ["empty.yaml"])
     Path("train.jsonl").unlink()
     assert is_one_error(mingshi("search", written()), 2, ["train.jsonl", "cannot be read"])
+
+
+def test_the_space_of_a_method_fits_a_recipe_that_says_nothing_of_it(written: Written) -> None:
+    path = written()
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(True) if "space" not in line and RATE not in line)
+    )
+    plan = read_search(path)
+    assert {"stages.0.adapter.rank", "stages.0.batch", RATE, "stages.0.optim.warmup"} == set(plan.space.axes)
+    ranks = {plan.recipe_at(point).stages[0].adapter.model_dump()["rank"] for point in plan.space.corners()}
+    assert ranks == {8, 16, 32, 64} and plan.space.start(plan.base) is not None
 
 
 def test_several_mistakes_are_told_at_once(written: Written, mingshi: Command) -> None:
