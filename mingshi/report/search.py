@@ -124,6 +124,13 @@ def _mean(row: Told) -> Both:
     return Both(f"{figure(row['mean'], 4)} ({span.en})", f"{figure(row['mean'], 4)}（{span.zh}）")
 
 
+def _state(row: Told) -> Both:
+    """How a trial ended, and why where it failed."""
+    state = said(f"state.{row['state']}")
+    reason = plain(row["reason"], 200).en
+    return Both(f"{state.en}: {reason}", f"{state.zh}：{reason}") if row["state"] == "failed" else state
+
+
 def trials_table(told: Told) -> Table:
     """Every trial: what it tried, its score at each rung, what it read, and how to run it by itself."""
     fields = list(told["space"])
@@ -137,7 +144,7 @@ def trials_table(told: Told) -> Table:
         rows.append(
             [
                 plain(str(row["trial"])),
-                said(f"state.{row['state']}"),
+                _state(row),
                 *(plain(cell(row["point"][path]), 200) for path in fields),
                 *map(plain, scores),
                 plain(f"{row['tokens']:,}"),

@@ -248,6 +248,8 @@ def test_a_trial_that_diverges_is_told_with_its_reason_and_never_chosen(place: P
     late = [trial["point"]["stages.0.optim.learning_rate"] for trial in told["trials"][10:]]
     assert all(rate < 0.1 for rate in late)  # the sampler took the failed ones as bad
     assert any(note["note"] == "failed" and note["loud"] for note in told["notes"])
+    page = (place / "out" / "report.html").read_text()
+    assert page.count("failed: the loss is not finite") == page.count("失败：the loss is not finite") == len(failed)
 
 
 def test_a_search_that_cannot_begin_ends_at_once(place: Path) -> None:

@@ -2,7 +2,7 @@
 
 Every point that a search proposes is trained whole, once, and its record kept. A trial that halving stops is that
 record up to where it was stopped, bit for bit what a stopped run holds: its schedule is that of the whole run. So what
-halving lost is known, and not only what it found. About five minutes:
+halving lost is known, and not only what it found. About five minutes for each seed:
 
     ./scripts/check --slow tests/workflows/test_search_budget.py -s
 """
@@ -33,8 +33,10 @@ from mingshi.workflows.search_file import read_search, trial_recipe
 from mingshi.workflows.search_space import written
 from mingshi.workflows.search_trial import Size, course_of
 
-MODULES = ("argparse", "collections", "datetime", "functools", "inspect", "itertools", "json", "logging", "math", "os")
-MODULES += ("pathlib", "random", "re", "shutil", "socket", "statistics", "string", "subprocess", "tarfile", "zipfile")
+MODULES = (
+    *("argparse", "collections", "datetime", "functools", "inspect", "itertools", "json", "logging", "math", "os"),
+    *("pathlib", "random", "re", "shutil", "socket", "statistics", "string", "subprocess", "tarfile", "zipfile"),
+)
 SEEDS = (0, 1, 2)  # of the sampler
 TRIALS, ROWS, EPOCHS = 27, 240, 4
 SEARCH = """\
