@@ -17,6 +17,7 @@ from mingshi.cli_judge import judge
 from mingshi.cli_label import label
 from mingshi.cli_merge import merge
 from mingshi.cli_pairs import pairs
+from mingshi.cli_remedy import augment, balance
 from mingshi.cli_score import score as score_predictions
 from mingshi.cli_search import search
 from mingshi.cli_skills import skills
@@ -251,6 +252,8 @@ def chat(
 
 app.command()(check)
 app.command()(repair)
+app.command()(balance)
+app.command()(augment)
 app.command()(compare)
 app.command(name="eval")(evaluate)
 app.command()(judge)

@@ -85,6 +85,7 @@ class Labelled(Example):
 
     content: str
     label: str | float | tuple[str, ...]
+    weight: float = 1.0  # how much it counts in training, beside what its class counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "signals"),
     ("yaml_text", "display", "provenance", "places", "directions", "data", "model", "optim", "ranks", "shortage"),
     ("objectives", "evals", "terminal"),
-    ("checks", "remedies", "tasks", "continual"),
+    ("checks", "tasks", "continual"),
+    ("remedies",),
     ("loop", "record", "checkpoint"),
     ("report", "notebook", "ending", "resume"),
     ("recipe",),
@@ -67,15 +68,12 @@ MOST_DYNAMIC = 12
 PRINTERS = {"console", "ending"}  # the two ends of the command line: what came out, and what went wrong
 
 # A parameter of a command is an option that a person may type: there are as many as the command has.
+COMMANDS = """
+cli.train cli.preview cli_check.check cli_eval.evaluate cli_judge.judge cli_merge.merge cli_pairs.pairs
+cli_remedy.augment cli_remedy.balance cli_score.score
+"""
 WIDE: dict[str, str] = {
-    "cli.train": "the options of `train`",
-    "cli.preview": "the options of `preview`",
-    "cli_eval.evaluate": "the options of `eval`",
-    "cli_judge.judge": "the options of `judge`",
-    "cli_merge.merge": "the options of `merge`",
-    "cli_pairs.pairs": "the options of `pairs`",
-    "cli_check.check": "the options of `check`",
-    "cli_score.score": "the options of `score`",
+    **dict.fromkeys(COMMANDS.split(), "the options of the command"),
     "recipe.Stage": "the lines that a stage of a recipe may have",
 }
 

@@ -17,13 +17,12 @@ import numpy as np
 
 from mingshi.checks import bias_tests
 from mingshi.checks.balance import are_numbers
-from mingshi.checks.bias_mentions import NAME, mentions
+from mingshi.checks.bias_mentions import group_of
 from mingshi.checks.bias_tests import Independence
 from mingshi.checks.rows import Row
 from mingshi.evals import statistics
 from mingshi.types import Finding, Score
 
-MISSING = "(missing)"  # the group of rows that do not say
 FEWEST = 10  # rows of a group; a smaller one is not compared
 MOST_GROUPS = 50  # of an attribute: with more it names people and no groups
 MOST_CELLS = 1000  # groups times labels: of more, strata are not tested, for their covariance takes the square
@@ -72,7 +71,7 @@ class Bias:
 
     def add(self, row: Row) -> None:
         if row.split == "train" and row.label is not None and self._attributes:
-            values = tuple(_value(row, name) for name in self._attributes)
+            values = tuple(group_of(row.attributes, row.text, name) for name in self._attributes)
             self._counts[values, row.label, row.source, len(row.text).bit_length()] += 1
 
     def findings(self) -> list[Finding]:
@@ -94,13 +93,6 @@ class Bias:
         judged = _judge(tables, self._seed)
         summary = [_summary(judged)] if judged else []
         return [*summary, *found, *(finding for each in judged for finding in _told(each))]
-
-
-def _value(row: Row, name: str) -> str:
-    value = row.attributes.get(name, "")
-    if not value and name == NAME:
-        return mentions(row.text)
-    return value or MISSING
 
 
 def _table(name: str, chosen: Sequence[int], counts: Mapping[Key, int]) -> _Table:
@@ -240,8 +232,9 @@ def _differs(judged: _Judged, contrast: _Contrast) -> Finding:
         severity="warning" if contrast.ratio < FOUR_FIFTHS or turned else "note",
         count=int(judged.table.counts_GL.sum()),
         message=f"{_gap(judged.table, contrast)}{beside}",
-        remedy="Decide whether the difference is meant. If not, weigh or resample the rows (mingshi.remedies.weights), "
-        "and measure each group; equal shares can cost calibration.",
+        remedy="Decide whether the difference is meant. If not, weigh the rows (mingshi balance FILE --how weights "
+        f"--protected {_protected(judged.table)}), and measure each group (mingshi eval RUN FILE --protected "
+        f"{_protected(judged.table)}); equal shares can cost calibration.",
         evidence=_evidence(judged, contrast),
     )
 
@@ -282,6 +275,11 @@ def _gap(table: _Table, contrast: _Contrast) -> str:
         f"{contrast.least}, {100 * contrast.gap.value:.1f} points apart (from {100 * contrast.gap.low:.1f} to "
         f"{100 * contrast.gap.high:.1f})"
     )
+
+
+def _protected(table: _Table) -> str:
+    """The first attribute: of two together, each is balanced by itself."""
+    return table.name.partition(" x ")[0]
 
 
 def _odds(score: Score) -> str:

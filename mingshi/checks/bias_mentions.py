@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 NAME = "mentions"  # as an attribute
+MISSING = "(missing)"  # the group of rows that do not say
 BOTH, NEITHER = "both", "neither"
 
 # 其他 is "other", 他人 "others", 吉他 a guitar, 利他 "altruistic", and 他们 any group of people: none of them is a man.
@@ -28,3 +30,11 @@ def mentions(text: str) -> str:
     if len(found) == 1:
         return found[0]
     return BOTH if found else NEITHER
+
+
+def group_of(attributes: Mapping[str, str], text: str, name: str) -> str:
+    """The group of a row: what it says of the attribute, or of `mentions` its text."""
+    value = attributes.get(name, "")
+    if not value and name == NAME:
+        return mentions(text)
+    return value or MISSING

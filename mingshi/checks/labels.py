@@ -3,7 +3,8 @@
 A simple model says of each row's label what it makes of it without having seen the row or a copy of it
 (`checks.labels_model`); the library `cleanlab` says which labels are too unlikely for their class. It cannot tell a
 wrong label from a hard row, so the same is done once more with some labels turned on purpose (`checks.labels_trial`):
-that says how many wrong ones it would find, how many there can be, and what a doubt is worth.
+that says how many wrong ones it would find, and how many there can be at most. Whether rows like these are better
+learnt without the suspects is measured (`checks.labels_dropped`).
 
 Needs the extra `health`. What is kept of a row are hashed counts of what it says, and where there is an encoder the
 place of its state; of very much data, a sample.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from mingshi.checks import labels_model
-from mingshi.checks.labels_trial import SURE, Trial, trial
+from mingshi.checks.labels_dropped import Dropped, dropped
+from mingshi.checks.labels_trial import Trial, trial
 from mingshi.checks.normal import normalised
 from mingshi.checks.rows import SPLITS, Row
 from mingshi.checks.states import States
@@ -228,7 +230,7 @@ def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[F
     if not len(doubted):
         return []
     tried = trial(case.features, case.labels, case.components, states_NW=case.states, seed=seed)
-    sure = set(doubted[: round(tried.sure * len(case.labels))].tolist()) if tried else set()
+    without = dropped(case.features, case.labels, case.components, states_NW=case.states, seed=seed)
     evidence = {
         "judged": len(case.labels),
         "sampled": case.share,
@@ -236,6 +238,7 @@ def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[F
         "skill": skill,
         "encoder": case.states is not None,
         **_tried(tried),
+        "dropped": {**asdict(without), "pays": without.pays} if without else None,
         **_matrix(case, probabilities),
     }
     splits = np.asarray(kept.splits)[case.rows]
@@ -243,7 +246,6 @@ def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[F
     for number in sorted(set(splits.tolist())):
         here = doubted[splits[doubted] == number]
         if len(here):
-            first = sum(row in sure for row in here.tolist())
             told = _described(accuracy.value, tried, encoder=case.states is not None)
             findings.append(
                 Finding(
@@ -252,12 +254,9 @@ def _judged(case: _Case, kept: _Kept, names: Sequence[str], seed: int) -> list[F
                     severity=_severity(tried, len(doubted) / len(splits)),
                     count=len(here),
                     message=f"{len(here)} of {int((splits == number).sum())} labels of {SPLITS[number]}{seen} {told}",
-                    rows=[
-                        {**_suspect(case, row, probabilities, kept, names), "sure": row in sure}
-                        for row in here.tolist()
-                    ],
-                    remedy=_remedy(first),
-                    evidence={"split": SPLITS[number], **evidence, "first": first},
+                    rows=[_suspect(case, row, probabilities, kept, names) for row in here.tolist()],
+                    remedy=_remedy(without),
+                    evidence={"split": SPLITS[number], **evidence},
                 )
             )
     return findings
@@ -269,7 +268,7 @@ def _tried(tried: Trial | None) -> dict[str, float | None]:
         "found_of_turned": tried.found if tried else None,
         "wrong": tried.wrong if tried else None,
         "wrong_at_most": tried.at_most if tried else None,
-        "precision": tried.precision if tried else None,
+        "precision_at_most": tried.precision if tried else None,
     }
 
 
@@ -287,18 +286,18 @@ def _described(accuracy: float, tried: Trial | None, *, encoder: bool) -> str:
         return f"{told}; too few rows to say how much that means"
     found = "they find" if encoder else "it finds"
     return (
-        f"{told}; {found} {tried.found:.0%} of labels turned at random, and if wrong ones are like those, about "
-        f"{tried.precision:.0%} of the doubted labels are wrong, and at most about {tried.at_most:.0%} of all"
+        f"{told}; {found} {tried.found:.0%} of labels turned at random, and if wrong ones are like those, at most "
+        f"about {tried.precision:.0%} of the doubted labels are wrong, and at most about {tried.at_most:.0%} of all"
     )
 
 
-def _remedy(first: int) -> str:
-    if not first:
-        return "Read them, the first first: mend a label that is wrong. Do not drop them unread: hard rows would go."
-    return (
-        f"The first {first} (`sure`) are expected to be wrong in {SURE:.0%} or more: mend or drop these; read the rest "
-        "before you do, for rows that are only hard are among them."
-    )
+def _remedy(without: Dropped | None) -> str:
+    if without is None:
+        return "Read them, the first first: mend a label that is wrong, leave a row that is only hard."
+    agrees = f"a model that learns without them agrees with {without.after:.1%} of {without.rows} labels set aside"
+    compared = f"{agrees}, one that learns from all with {without.before:.1%}"
+    advice = "or drop them, which pays" if without.pays else "do not drop them unread, which is not seen to pay"
+    return f"Read them, the first first, and mend what is wrong; {advice}: {compared}."
 
 
 def _skill(labels_N: np.ndarray, probabilities_NK: np.ndarray) -> float:

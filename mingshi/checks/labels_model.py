@@ -109,11 +109,25 @@ def judge(
             there=np.flatnonzero(folds == fold),
             classes=classes,
         )
-        said = _by_counts(kept_NF, cut)
-        if states_NW is not None:
-            said = _mixed(said, _by_states(states_NW, cut), cut)
-        probabilities[cut.there] = np.exp(said.there)
+        probabilities[cut.there] = np.exp(_said(kept_NF, states_NW, cut).there)
     return Judged(probabilities=probabilities / probabilities.sum(axis=1, keepdims=True), folds=folds)
+
+
+def predicted(
+    features_NF: Any,
+    labels_N: np.ndarray,
+    learning: np.ndarray,
+    there: np.ndarray,
+    *,
+    states_NW: np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """The class of each row `there` (places) by models of the rows `learning`, a fifth of which sets what there is."""
+    classes = int(labels_N.max()) + 1
+    setting = np.random.default_rng(seed).permutation(len(learning)) % FOLDS == 0
+    cut = _Cut(labels=labels_N, learning=learning[~setting], setting=learning[setting], there=there, classes=classes)
+    found: np.ndarray = _said(_frequent(features_NF, PARAMETERS // classes), states_NW, cut).there.argmax(axis=1)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,6 +155,11 @@ def _frequent(features_NF: Any, most: int) -> Any:
     rows = features_NF.getnnz(axis=0)
     order = np.argsort(-rows, kind="stable")[:most]
     return features_NF[:, np.sort(order[rows[order] > 1])]
+
+
+def _said(features_NF: Any, states_NW: np.ndarray | None, cut: _Cut) -> _Said:
+    said = _by_counts(features_NF, cut)
+    return said if states_NW is None else _mixed(said, _by_states(states_NW, cut), cut)
 
 
 def _by_counts(features_NF: Any, cut: _Cut) -> _Said:

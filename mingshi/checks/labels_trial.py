@@ -3,7 +3,7 @@
 Let F be the share of the given labels, and T that of the turned ones, whose probability is at most t. Where a share e
 of the labels is wrong in the way of the turned ones, F = e T + (1 - e) C, with C that of the right ones; so e <= F / T
 for every t, and the least of these quotients bounds e (Blanchard, Lee and Scott 2010). It errs upwards: right labels of
-hard rows count too. Of the labels at most t a share e T / F is wrong: that is what a suspicion is worth.
+hard rows count too. Of the labels at most t a share e T / F is wrong, which bounds what a suspicion is worth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from mingshi.evals import statistics
 TURNED = 0.1  # share of the labels
 FEWEST = 20  # turned labels that a quotient rests on
 STEPS = 20  # values of t, at equal shares of the turned labels
-SURE = 0.8  # share of wrong ones among labels that are worth dropping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +28,7 @@ class Trial:
     found: float  # share of the turned labels that were among the suspects
     wrong: float  # share of the given labels that are wrong: the least quotient
     at_most: float  # the least quotient of the upper end of F's 95 % interval and the lower end of T's
-    precision: float  # expected share of wrong labels among the suspects
-    sure: float  # share of the given labels, the least likely first, of which SURE are expected to be wrong
+    precision: float  # share of wrong labels among the suspects, which errs upwards as `wrong` does
 
 
 def turned(labels_N: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,18 +65,7 @@ def trial(
         wrong=wrong,
         at_most=at_most,
         precision=min(1.0, wrong * found / others) if others else 0.0,
-        sure=sure_share(likelihood[~chosen], likelihood[chosen], wrong=wrong),
     )
-
-
-def sure_share(given_N: np.ndarray, turned_M: np.ndarray, *, wrong: float) -> float:
-    """The largest F of those t for which `wrong * T / F` is SURE or more; 0 where there is none."""
-    shares = [0.0]
-    for threshold in _thresholds(turned_M):
-        given, planted = float((given_N <= threshold).mean()), float((turned_M <= threshold).mean())
-        if planted * len(turned_M) >= FEWEST and wrong * planted >= SURE * given:
-            shares.append(given)
-    return max(shares)
 
 
 def _thresholds(turned_M: np.ndarray) -> np.ndarray:

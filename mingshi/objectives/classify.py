@@ -31,10 +31,10 @@ SHOWN = 8  # labels named in one sentence
 
 
 class Classify(Settings):
-    """`loss = sum_i w(label_i) * l_i / sum_i w(label_i)` over a whole optimiser step.
+    """`loss = sum_i w_i * l_i / sum_i w_i` over a whole optimiser step.
 
-    `l` is the cross-entropy of one class; the mean over classes of the binary cross-entropy of each; or the squared
-    error of a number.
+    `w` is a row's own weight times its class's. `l` is the cross-entropy of one class; the mean over classes of the
+    binary cross-entropy of each; or the squared error of a number.
     """
 
     accepts: ClassVar[tuple[type[Example], ...]] = (Labelled,)
@@ -51,6 +51,8 @@ class Classify(Settings):
     """auto: the architecture's own, which is the only one that transformers can read."""
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
     """How much a row of a class counts (multi-label: a row that has it); balanced: as if all were as frequent."""
+    row_weights: Literal["auto"] | bool = "auto"
+    """Each row counts as its field `row_weight` says; auto: where training rows have one; false: all alike."""
     focal: float = Field(default=0.0, ge=0)
     """The focal loss's gamma: `l * (1 - p)^gamma`, so that sure predictions count for less; 0: plain."""
     sampling: Literal["natural", "balanced"] = "natural"
@@ -81,14 +83,16 @@ class Classify(Settings):
     # What the training rows decide
 
     def settled(self, rows: Iterable[Example | Reject]) -> Classify:
-        """With the problem, the labels and the class weights that these training rows say; DataError where they cannot.
+        """With the problem, the labels and the weights that these training rows say; DataError where they cannot.
 
         Only a settled objective encodes.
         """
         examples = _labelled(rows)
         problem = _problem_of(examples) if self.problem == "auto" else self.problem
+        own = self.row_weights is not False and any(example.weight != 1 for example in examples)
+        found = {"problem": problem, "row_weights": own}
         if problem == "regression":
-            return self._with({"problem": problem})
+            return self._with(found)
         counts = Counter(name for example in examples for name in set(_names(example)))
         labels = self.labels or tuple(sorted(counts, key=_natural))
         if len(labels) < (2 if problem == "single_label" else 1):
@@ -101,7 +105,7 @@ class Classify(Settings):
             if unknown:
                 what, mend = f"class_weights names {', '.join(unknown)}", f"The classes are {_listed(labels)}."
                 raise RecipeError(Problem(field="objective", what=what, mend=mend))
-        return self._with({"problem": problem, "labels": labels, "class_weights": weights})
+        return self._with({**found, "labels": labels, "class_weights": weights})
 
     def _with(self, found: Mapping[str, Any]) -> Classify:
         try:
@@ -128,7 +132,8 @@ class Classify(Settings):
             return Reject(source=example.source, line=example.line, reason="unknown_label", detail=labels)
         tokens = model.template.plain(example.content).tokens
         if len(tokens) <= self.max_length or self.too_long == "truncate":
-            return self.sample(tokens, model, labels=labels, name=example.id)
+            own = example.weight if self.row_weights is True else 1.0
+            return self.sample(tokens, model, labels=labels, name=example.id, weight=own)
         what = f"{len(tokens)} tokens, over max_length {self.max_length}"
         if self.too_long == "error":
             mend = "Raise objective.max_length, or set objective.too_long to drop or truncate."
@@ -136,7 +141,9 @@ class Classify(Settings):
         detail = f"{what}. Raise objective.max_length, or set objective.too_long to truncate."
         return Reject(source=example.source, line=example.line, reason="too_long", detail=detail)
 
-    def sample(self, tokens: Sequence[int], model: Text, *, labels: np.ndarray, name: str) -> Sample:
+    def sample(
+        self, tokens: Sequence[int], model: Text, *, labels: np.ndarray, name: str, weight: float = 1.0
+    ) -> Sample:
         """A text, its end left out where it is too long, but never what the tokenizer ends every text with."""
         end = model.template.end
         if len(tokens) > self.max_length:
@@ -146,7 +153,7 @@ class Classify(Settings):
             segments=np.array([[0, len(tokens), -1]], dtype=np.int32),
             source=np.array([len(tokens) - 1], dtype=np.int32),
             target=np.zeros(1, dtype=np.int32),
-            weight=np.array([self._weight(labels)], dtype=np.float32),
+            weight=np.array([weight * self._weight(labels)], dtype=np.float32),
             sequence=np.zeros(1, dtype=np.int32),
             labels=labels,
             id=name,
@@ -199,7 +206,7 @@ class Classify(Settings):
     def measure(self, network: Network, batch: Batch, companion: Any) -> Mapping[str, torch.Tensor]:
         """Loss of each sample, and whether it is right (in multi-label: in every class), or how far a number is off.
 
-        With class weights both are sums of weighted rows, and `accuracy` says so in its name.
+        Where rows or classes have weights all are sums of weighted rows, and the second says so in its name.
         """
         from mingshi.model import heads
 
@@ -234,12 +241,13 @@ class Classify(Settings):
         return -logp if not self.focal else -(doubt.clamp(min=1e-30) ** self.focal) * logp
 
     def _right(self, logits_NK: torch.Tensor, labels: torch.Tensor) -> tuple[str, torch.Tensor]:
+        weighted = self.row_weights is True or (self.problem == "single_label" and self.class_weights is not None)
+        prefix = "weighted_" if weighted else ""
         if self.problem == "regression":
-            return "absolute_error", (logits_NK - labels).abs()[:, 0]
+            return f"{prefix}absolute_error", (logits_NK - labels).abs()[:, 0]
         if self.problem == "multi_label":
-            return "accuracy", ((logits_NK > 0) == (labels > 0)).all(-1).float()
-        name = "accuracy" if self.class_weights is None else "weighted_accuracy"
-        return name, (logits_NK.argmax(-1) == labels[:, 0].long()).float()
+            return f"{prefix}accuracy", ((logits_NK > 0) == (labels > 0)).all(-1).float()
+        return f"{prefix}accuracy", (logits_NK.argmax(-1) == labels[:, 0].long()).float()
 
 
 def require_fit(objective: Classify, model: Model) -> None:

@@ -1,11 +1,13 @@
 """Make labels and groups independent: by weights, or by how often each row comes.
 
-A cell is a group with a label. Rows are resampled after they were split, and only those of training: a copy on both
-sides of a split is a leak, and a balanced test measures another world than that of use.
+A cell is a group with a label; without an attribute all rows are one group, and cells are classes. Rows are resampled
+after they were split, and only those of training: a balanced test measures another world than that of use. A copy has
+the `group` of its original, so that a later split cannot part them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +15,14 @@ from typing import Literal
 
 import numpy as np
 
+from mingshi.checks.bias_mentions import group_of
 from mingshi.errors import DataError
 from mingshi.types import Labelled
 
-MISSING = "(missing)"  # the group of rows that do not say
-
 Cell = tuple[str, str]  # group, label
-Way = Literal["over", "under"]
-Goal = Literal["equal", "independent"]
+EVERYBODY = ""  # the one group where no attribute is asked for
+Way = Literal["over", "under", "both"]
+Goal = Literal["equal", "independent"] | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Weighed:
 class Resampled:
     """What resampling did."""
 
-    attribute: str
+    attribute: str | None
     way: Way
     towards: Goal
     cap: float
@@ -47,9 +49,10 @@ class Resampled:
     capped: Sequence[Cell]  # cells that would have had to change by more than the cap
 
 
-def cell_of(example: Labelled, attribute: str) -> Cell:
+def cell_of(example: Labelled, attribute: str | None) -> Cell:
     label = example.label
-    return example.attributes.get(attribute) or MISSING, ", ".join(label) if isinstance(label, tuple) else str(label)
+    group = EVERYBODY if attribute is None else group_of(example.attributes, example.content, attribute)
+    return group, ", ".join(label) if isinstance(label, tuple) else str(label)
 
 
 def reweighed(examples: Sequence[Labelled], attribute: str) -> tuple[list[float], Weighed]:
@@ -75,7 +78,7 @@ def reweighed(examples: Sequence[Labelled], attribute: str) -> tuple[list[float]
 
 def resampled(
     examples: Sequence[Labelled],
-    attribute: str,
+    attribute: str | None,
     *,
     way: Way,
     towards: Goal = "equal",
@@ -83,20 +86,24 @@ def resampled(
     seed: int = 0,
 ) -> tuple[list[Labelled], Resampled]:
     """Rows in whose cells labels are independent of groups: cells of `equal` size, or (`independent`) of the size that
-    shares of groups and labels over all give them, as after reweighing.
+    shares of groups and labels over all give them, as after reweighing. Or, towards a ratio, no cell is smaller than
+    this share of the largest.
 
     `over` repeats rows until the cell that is fullest for what it should be needs no more; `under` drops rows until the
-    emptiest cell needs no fewer. A row comes at most `cap` times, and of a cell at least one row in `cap` stays: what
-    was reached is in the record. Rows stay in order, a copy after its original with an id of its own.
-    Raises DataError without rows, or where `cap` is below 1.
+    emptiest cell needs no fewer; `both` keeps their number, so that a cell comes as often as its weight says (uniform
+    sampling of Kamiran and Calders 2012). A row comes at most `cap` times, and of a cell at least one row in `cap`
+    stays: what was reached is in the record. Rows stay in order, a copy after its original with an id of its own.
+    Raises DataError without rows, where `cap` is below 1, or for a ratio outside (0, 1] or with `both`.
     """
     if not examples or not cap >= 1:
         what = "There are no rows to resample" if not examples else f"cap is {cap}: a row would be there less than once"
         raise DataError(what, "Give rows, and a cap of at least 1.")
+    if isinstance(towards, float) and (way == "both" or not 0 < towards <= 1):
+        raise DataError(f"{towards} with {way!r} is no ratio of classes", "Give one above 0, at most 1, over or under.")
     cells = [cell_of(example, attribute) for example in examples]
     counts = Counter(cells)
     wanted = _wanted(counts, way, towards)
-    targets = {cell: min(wanted[cell], int(cap * count)) for cell, count in counts.items()}
+    targets = {cell: int(min(wanted[cell], cap * count)) for cell, count in counts.items()}
     targets = {cell: max(targets[cell], -int(-count // cap)) for cell, count in counts.items()}
     generator = np.random.default_rng(seed)
     times = np.zeros(len(cells), np.int64)
@@ -121,11 +128,15 @@ def resampled(
 
 def _wanted(counts: Mapping[Cell, int], way: Way, towards: Goal) -> dict[Cell, int]:
     """Rows of each cell; with `over` no cell shrinks, with `under` none grows."""
+    if isinstance(towards, float):
+        least, most = math.ceil(towards * max(counts.values())), int(min(counts.values()) / towards)
+        return {cell: max(count, least) if way == "over" else min(count, most) for cell, count in counts.items()}
     groups, labels = Counter[str](), Counter[str]()
     for (group, label), count in counts.items():
         groups[group] += count
         labels[label] += count
     shares = {cell: groups[cell[0]] * labels[cell[1]] if towards == "independent" else 1 for cell in counts}
     factors = [count / shares[cell] for cell, count in counts.items()]
-    factor = max(factors) if way == "over" else min(factors)
+    kept = sum(counts.values()) / sum(shares.values())
+    factor = {"over": max(factors), "under": min(factors), "both": kept}[way]
     return {cell: max(1, round(factor * share)) for cell, share in shares.items()}

@@ -114,8 +114,8 @@ KINDS: dict[str, Kind] = {
     "labels.suspect": Kind(
         Both("Labels in doubt", "可疑标签"),
         "{split}有 {count} 个标签受到没有见过这些行的模型怀疑（与全部标签的一致率为 {accuracy:.0%}），"
-        "预计其中约 {worth} 确实有错。",
-        "标为 sure 的 {first} 个排在最前，预计至少 80% 有错，可以改正或去掉；其余的先读，只是难分的行就留着。",
+        "其中确实有错的估计至多约 {worth}。",
+        "从最可疑的读起：标签错了就改，只是难分的行就留着。{pays}",
     ),
     "labels.few_rows": Kind(
         Both("Classes too small to judge", "行数过少、无法判断的类别"),
@@ -326,8 +326,8 @@ def _filled(finding: Mapping[str, Any], part: str) -> str:
 def _sentence(known: Kind, finding: Mapping[str, Any], part: str) -> str:
     evidence = finding["evidence"]
     values = {**evidence, "count": finding["count"]}
-    if "precision" in values:
-        values["worth"] = "—" if values["precision"] is None else f"{values['precision']:.0%}"
+    if "precision_at_most" in values:
+        values |= _worth(values["precision_at_most"], values["dropped"])
     values |= {
         name: SPLITS.get(values[name], values[name]) for name in ("split", "from", "to", "against") if name in values
     }
@@ -338,6 +338,16 @@ def _sentence(known: Kind, finding: Mapping[str, Any], part: str) -> str:
         told = (_ACROSS if across else _INSIDE).format_map(values) + known.message + "。"
         return told if part == "message" else _DROP if across else _ONCE
     return (known.message if part == "message" else known.remedy).format_map(values)
+
+
+def _worth(precision: float | None, dropped: Mapping[str, Any] | None) -> dict[str, str]:
+    """What doubts about labels are worth, and whether to drop the rows."""
+    worth = "—" if precision is None else f"{precision:.0%}"
+    if dropped is None:
+        return {"worth": worth, "pays": ""}
+    told = "整批去掉也有好处" if dropped["pays"] else "不要不看就整批去掉，看不出好处"
+    agreement = "不用这些行训练的模型与预留的 {rows} 个标签一致率 {after:.1%}，用全部行的为 {before:.1%}"
+    return {"worth": worth, "pays": f"{told}：{agreement.format_map(dropped)}。"}
 
 
 def _of(value: object, language: int) -> object:

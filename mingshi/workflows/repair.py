@@ -6,7 +6,6 @@ of every row that is not as it was.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from mingshi.display import Display, Silent
 from mingshi.errors import DataError, Problem, RecipeError
 from mingshi.places import require_writable
 from mingshi.types import Reject
+from mingshi.workflows.rows_written import lineage_of, write_rows
 
 OF_WHOLES = ("balance", "bias", "drift", "semantic")  # checks that speak of files as wholes, or only ask to be read
 
@@ -50,25 +50,16 @@ def repair(
     if not dropped and not labels:
         raise RecipeError("nothing is to be repaired", "Say what: --drop leakage,contradictions, or --review FILE.")
     told: dict[str, Any] = {"dropped": {}, "relabelled": {}, "unreadable": []}
-    draft = output.with_name(f".{output.name}-{os.getpid()}")
-    lineage = output.with_name(f"{output.stem}.lineage.json")
-    kept = 0
-    try:
-        with draft.open("wb") as file:
-            for row in display.track(file_rows(str(path)), row_count(str(path)), "repair"):
-                if (fields := _mended(row, dropped, labels, label, told)) is not None:
-                    file.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
-                    kept += 1
-            file.flush()
-            os.fsync(file.fileno())
+    rows = display.track(file_rows(str(path)), row_count(str(path)), "repair")
+    mended = (fields for row in rows if (fields := _mended(row, dropped, labels, label, told)) is not None)
+
+    def lineage(kept: int) -> dict[str, Any]:
         if not kept:
             raise DataError(Problem(file=str(path), what="no row would be left", mend="Drop fewer kinds of rows."))
-        report = _report(source, findings, review, told, kept)
-        lineage.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-        os.replace(draft, output)
-    finally:
-        draft.unlink(missing_ok=True)
-    return {**report, "output": str(output), "lineage": str(lineage)}
+        return _report(source, findings, review, told, kept)
+
+    report = write_rows(output, mended, lineage)
+    return {**report, "output": str(output), "lineage": str(lineage_of(output))}
 
 
 def _mended(

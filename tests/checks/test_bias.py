@@ -13,8 +13,8 @@ from scipy.stats import chi2_contingency, fisher_exact
 from scipy.stats.contingency import association
 
 from mingshi.checks import bias_tests
-from mingshi.checks.bias import MISSING, Bias
-from mingshi.checks.bias_mentions import mentions
+from mingshi.checks.bias import Bias
+from mingshi.checks.bias_mentions import MISSING, mentions
 from mingshi.checks.bias_outcomes import (
     demographic_parity_difference,
     demographic_parity_ratio,

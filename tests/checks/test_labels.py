@@ -12,7 +12,7 @@ from cleanlab.filter import find_label_issues
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 
-from mingshi.checks import labels, labels_model, labels_trial
+from mingshi.checks import labels, labels_dropped, labels_model, labels_trial
 from mingshi.checks.labels import Labels, joint, suspects
 from mingshi.checks.normal import normalised
 from mingshi.checks.rows import Row, Split
@@ -181,10 +181,8 @@ def test_the_finding_names_rows_suggestions_and_what_they_are_worth() -> None:
     assert np.mean(right) >= 0.8
     assert all(row["label"] == f"class {given[line]}" for row, line in zip(found.rows, lines, strict=True))
     assert found.evidence["found_of_turned"] > 0.7
-    assert abs(found.evidence["precision"] - precision_recall(lines, wrong)[0]) <= 0.15
-    sure = np.array([row["sure"] for row in found.rows])
-    assert found.evidence["first"] == sure.sum() > 40 and (np.diff(sure.astype(int)) <= 0).all()
-    assert precision_recall(lines[sure], wrong)[0] >= 0.8
+    assert abs(found.evidence["precision_at_most"] - precision_recall(lines, wrong)[0]) <= 0.15
+    assert found.evidence["dropped"]["rows"] == 100 and "labels set aside" in found.remedy
     assert 0.15 < found.evidence["wrong_at_most"] < 0.4
     assert np.sum(found.evidence["matrix"]) == 500 and found.evidence["confusions"][0]["low"] > 0.03
     json.dumps(found.evidence)
@@ -263,16 +261,25 @@ def test_the_bound_on_wrong_labels_is_one_and_is_close(share: float) -> None:
     assert max(share, point) <= end <= share + 0.12
 
 
-@pytest.mark.parametrize(("apart", "sure"), [(6, True), (0.5, False)])
-def test_only_so_many_are_sure_as_are_expected_to_be_wrong(apart: float, sure: bool) -> None:
-    """A fifth of the labels wrong; likelihoods of wrong and right ones lie far apart, or nearly alike."""
-    generator = np.random.default_rng(0)
-    wrong, right = generator.beta(2, 2 + apart, 3000), generator.beta(2 + apart, 2, 8000)
-    given = np.concatenate([wrong[:2000], right])
-    share = labels_trial.sure_share(given, wrong[2000:], wrong=0.2)
-    first = np.argsort(given)[: round(share * len(given))]
-    assert (share > 0.1) == sure
-    assert not sure or (first < 2000).mean() >= labels_trial.SURE - 0.03
+def test_dropping_is_said_to_pay_where_rows_set_aside_are_better_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, truth = texts("en", 600, 0)
+    given, _ = noisy(truth, 0.2)
+    components = np.arange(600) // 2
+    learnt = []
+
+    def predicted(_: object, labels_N: np.ndarray, learning: np.ndarray, there: np.ndarray, **__: object) -> np.ndarray:
+        """Right by whoever learnt from few, or from all."""
+        assert not set(components[learning]) & set(components[there])
+        learnt.append(learning)
+        return truth[there] if (len(learning) < 480) == few else (truth[there] + (there % 4 == 0)) % 3
+
+    monkeypatch.setattr(labels_model, "predicted", predicted)
+    for few in (True, False):
+        told = labels_dropped.dropped(labels_model.features(written), given, components)
+        assert told and told.rows == 120 and told.low <= told.after - told.before <= told.high
+        assert told.pays == few
+    assert len(learnt[0]) == 480 and set(learnt[1]) < set(learnt[0])
+    assert labels_dropped.dropped(labels_model.features(written[:400]), given[:400], np.arange(400)) is None
 
 
 # Real reviews

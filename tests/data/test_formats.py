@@ -105,6 +105,8 @@ def test_sharegpt_conversations_are_the_same_messages() -> None:
 def test_labels_are_classes_numbers_or_lists() -> None:
     labels = [example.label for example in fixture("labels.jsonl")]
     assert labels == [("sport", "news"), 3.5, "2", (), "true"]
+    weights = [1.0, 0.25, 3.0]
+    assert [one({"text": "t", "label": "a", "row_weight": told}).weight for told in (None, "0.25", 3)] == weights
     table = fixture("labelled.csv")
     assert [example.line for example in table] == [2, 3, 4, 5, 7]
     assert table[3].content == "他说：“还可以。”\n第二行。".replace("“", '"').replace("”", '"')
@@ -235,6 +237,9 @@ def test_the_same_question_is_one_group_whatever_its_spelling_and_format() -> No
         ({"text": "t", "label": {"a": 1}}, "wrong_type", "label: an object"),
         ({"text": "t", "label": " "}, "empty_answer", "label"),
         ({"text": " "}, "empty_text", "text"),
+        ({"text": "t", "label": "a", "row_weight": 0}, "wrong_weight", "row_weight: not a number above 0"),
+        ({"text": "t", "label": "a", "row_weight": "heavy"}, "wrong_weight", "row_weight"),
+        ({"text": "t", "label": "a", "row_weights": 2.0}, "unknown_field", "Rename 'row_weights' to 'row_weight'"),
         ({"prompt": "p", "chosen": "a", "rejected": "a"}, "same_answers", "nothing to prefer"),
         ({"prompt": "p", "chosen": "a", "rejected": ""}, "empty_answer", "rejected"),
         ({"chosen": "a", "rejected": "b"}, "missing_field", "no 'prompt'"),

@@ -192,6 +192,33 @@ def test_the_weighted_loss_and_its_gradient_are_torchs(text: Any, logits: torch.
     assert batch.weight == pytest.approx(3 * 0.5 + 3 + 3 * 4.0)
 
 
+def test_a_row_that_weighs_three_is_three_rows(text: Any, logits: torch.Tensor) -> None:
+    """In the loss, its gradient, and what a step is divided by; a class's weight comes on top."""
+    fields = {"problem": "single_label", "labels": ("a", "b", "c"), "class_weights": {"c": 0.5}}
+    times = [3, 1, 2, 1, 1, 4, 1, 2, 1]
+    heavy = [replace(one, weight=float(count)) for one, count in zip(rows(*"abcabcabc"), times, strict=True)]
+    objective = Classify.model_validate(fields).settled(heavy)
+    assert objective.row_weights is True
+    batch = pack(samples(objective, text, heavy), device="cpu")
+    found = losses(objective, logits, batch.labels, batch.weights)
+    places = torch.arange(9).repeat_interleave(torch.tensor(times))
+    light = [one for one, count in zip(rows(*"abcabcabc"), times, strict=True) for _ in range(count)]
+    repeated = pack(samples(Classify.model_validate(fields).settled(light), text, light), device="cpu")
+    wanted = losses(objective, logits[places], repeated.labels, repeated.weights)
+    assert batch.weight == pytest.approx(repeated.weight) and batch.weight == pytest.approx(sum(times) - 0.5 * 7)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert torch.allclose(gradient(found, logits), gradient(wanted, logits), atol=1e-7)
+
+
+def test_weights_count_where_training_rows_have_them_and_nobody_says_otherwise(text: Any) -> None:
+    heavy = [replace(one, weight=2.5) for one in rows("a", "b")]
+    assert Classify().settled(rows("a", "b")).row_weights is False
+    assert Classify(row_weights=False).settled(heavy).row_weights is False
+    for asked, weight in ((True, 2.5), (False, 1.0)):
+        (one, _) = samples(Classify(row_weights=asked).settled(heavy), text, heavy)
+        assert one.weight.tolist() == [weight]
+
+
 def test_the_loss_of_several_labels_is_torchs(logits: torch.Tensor) -> None:
     objective = Classify(problem="multi_label", labels=("a", "b", "c"), class_weights={"a": 3.0, "b": 0.2})
     labels = (torch.rand(9, 3, generator=torch.Generator().manual_seed(1)) > 0.6).float()
@@ -226,10 +253,12 @@ def test_focal_loss_of_a_certain_row_has_a_slope() -> None:
 
 
 def test_what_is_measured_says_whether_it_is_weighted(encoder: Path) -> None:
-    for weights, name in ((None, "accuracy"), ({"a": 3.0}, "weighted_accuracy")):
-        objective = Classify(problem="single_label", labels=("a", "b"), class_weights=weights)
+    plain, heavy = rows("a", "b", "a"), [replace(one, weight=2.0) for one in rows("a", "b", "a")]
+    cases = ((None, plain, "accuracy"), ({"a": 3.0}, plain, "weighted_accuracy"), (None, heavy, "weighted_accuracy"))
+    for weights, labelled, name in cases:
+        objective = Classify(class_weights=weights).settled(labelled)
         model = model_for(objective, encoder)
-        batch = pack(samples(objective, model, rows("a", "b", "a")), device="cpu")
+        batch = pack(samples(objective, model, labelled), device="cpu")
         with torch.no_grad():
             found = objective.measure(model.network, batch, None)
             right = heads.logits(model.network, heads.features(model.network, batch)).argmax(-1) == batch.labels[:, 0]

@@ -82,6 +82,20 @@ def test_a_run_ends_in_a_folder_that_a_pipeline_reads_with_the_same_scores(encod
         Conversation(model).ask("Hello?")
 
 
+@pytest.mark.parametrize(("weight", "answer"), [(1.0, "yes"), (5.0, "no")])
+def test_the_weights_of_a_file_decide_what_is_learnt(encoder: Path, tmp_path: Path, weight: float, answer: str) -> None:
+    """Every text has both labels, and two of three say yes."""
+    values = recipe(tmp_path, encoder, epochs=4, validation=0).model_dump(mode="json")
+    labels = [("yes", 1.0), ("no", weight), ("yes", 1.0)]
+    lines = [
+        {"text": f"thing {place}", "label": name, "row_weight": own} for place in range(16) for name, own in labels
+    ]
+    write(tmp_path / "train.jsonl", lines)
+    outcome = execute(parse(values))
+    answers = predict(open_model(outcome.folder), DataSource(path=str(tmp_path / "test.jsonl")))
+    assert {each["prediction"] for each in answers} == {answer}
+
+
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_an_adapter_is_read_back_with_its_labels_and_merges_into_what_a_pipeline_reads(
     tmp_path: Path, family: str

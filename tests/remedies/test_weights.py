@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mingshi.checks.bias_mentions import MISSING
 from mingshi.checks.bias_outcomes import demographic_parity_difference, outcomes
 from mingshi.errors import DataError
-from mingshi.remedies.weights import MISSING, Way, cell_of, resampled, reweighed
+from mingshi.remedies.weights import Way, cell_of, resampled, reweighed
 from mingshi.types import Labelled
 
 COUNTS = {("a", "good"): 70, ("a", "bad"): 30, ("b", "good"): 20, ("b", "bad"): 80}

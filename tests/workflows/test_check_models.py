@@ -58,8 +58,8 @@ def finding(check: str, kind: str, evidence: dict[str, Any], rows: list[dict[str
 
 SCORED = {"source": "a.jsonl", "line": 3, "text": "Why? Because.", "difficulty": 1.25, "probability": 0.4}
 SUSPECT = {"source": "a.jsonl", "line": 4, "text": "fine", "label": "bad", "suggested": "good"}
-SUSPECT |= {"probability": 0.1, "probability_suggested": 0.9, "sure": True}
-LABELS = {"split": "train", "accuracy": 0.8, "first": 2}
+SUSPECT |= {"probability": 0.1, "probability_suggested": 0.9}
+LABELS: dict[str, Any] = {"split": "train", "accuracy": 0.8, "dropped": None}
 SPLIT = {"split": "train", "of": 70, "scorer": "tiny", "median": 0.99}
 ACROSS = {"from": "train", "to": "test", "of": 60}
 PAIRS = [{side: {"source": "a.jsonl", "line": 1, "text": "a <b>", "spans": [[0, 1]]} for side in ("first", "second")}]
@@ -68,8 +68,8 @@ PAIRS = [{side: {"source": "a.jsonl", "line": 1, "text": "a <b>", "spans": [[0, 
 @pytest.mark.parametrize(
     ("one", "chinese"),
     [
-        (finding("labels", "suspect", LABELS | {"precision": 0.7}, [SUSPECT]), "预计其中约 70% 确实有错"),
-        (finding("labels", "suspect", LABELS | {"precision": None}, [SUSPECT]), "预计其中约 — 确实有错"),
+        (finding("labels", "suspect", LABELS | {"precision_at_most": 0.7}, [SUSPECT]), "至多约 70%"),
+        (finding("labels", "suspect", LABELS | {"precision_at_most": None}, [SUSPECT]), "至多约 —"),
         (finding("semantic", "near", ACROSS | {"pairs": PAIRS}, [{"source": "a", "line": 1}]), "近得不像偶然"),
         (finding("scored", "unhelped", SPLIT, [SCORED]), "答非所问"),
         (finding("scored", "easy", SPLIT, [SCORED]), "学不到什么"),
