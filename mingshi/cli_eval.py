@@ -13,6 +13,7 @@ from mingshi.errors import RecipeError
 
 if TYPE_CHECKING:
     from mingshi.types import Scores
+    from mingshi.workflows.groups import Grouping
 
 ROWS_WRITTEN = 64  # answers that are written where nothing is said
 
@@ -41,6 +42,13 @@ def evaluate(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
     template: Annotated[str, typer.Option(help="auto, own, turns, zh-instruction or alpaca.")] = "auto",
+    protected: Annotated[
+        str, typer.Option(help="Of a classifier: attributes whose groups are compared, with commas: gender,mentions.")
+    ] = "",
+    positive: Annotated[str, typer.Option(help="With --protected: the class that is the good outcome.")] = "",
+    pairs: Annotated[
+        Path | None, typer.Option(help="With --protected: lines Emily<TAB>James to be swapped, besides he and she.")
+    ] = None,
     on_bad_row: BadRowOption = "error",
     json: JsonOption = False,
 ) -> None:
@@ -51,6 +59,7 @@ def evaluate(
         raise RecipeError(
             "--metrics and --encoder are of the answers to DATA, and none are asked for", "Leave them out."
         )
+    grouping = _grouping(protected, positive, pairs, data)
     if data is None:
         _on_tasks(model, tasks, limit=limit, shots=num_fewshot, chat=chat_template, template=template, json=json)
         return
@@ -60,15 +69,32 @@ def evaluate(
     from mingshi.evals import Generation
     from mingshi.evals.scoring import BertScore, metric_names
     from mingshi.use import measure, open_model, usual_evaluators
+    from mingshi.workflows.groups import groups
 
     states = BertScore(encoder=encoder) if encoder else None
-    wanted = {"limit": limit or ROWS_WRITTEN, "max_new_tokens": max_new_tokens, "bertscore": states}
-    named = {"metrics": metric_names(metrics)} if metrics else {}
-    writing = checked(Generation, wanted | named) if generation else None
+    wanted: dict[str, Any] = {"limit": limit or ROWS_WRITTEN, "max_new_tokens": max_new_tokens, "bertscore": states}
+    wanted |= {"metrics": metric_names(metrics)} if metrics else {}
+    writing = checked(Generation, wanted) if generation else None
     with terminal() as display:
         opened, source = open_model(model, template=template), DataSource(path=str(data), on_bad_row=on_bad_row)
         told = measure(opened, source, usual_evaluators(opened, source=source, generation=writing), display=display)
-    _print(told.scores, {"read": told.read, "used": told.used, "rejected": told.rejected}, json=json)
+        compared = groups(opened, source, grouping, display=display) if grouping else None
+    rows = {"read": told.read, "used": told.used, "rejected": told.rejected}
+    _print(told.scores, rows, json=json, compared=compared)
+
+
+def _grouping(protected: str, positive: str, pairs: Path | None, data: Path | None) -> Grouping | None:
+    """What groups are compared by; RecipeError where an option lacks the one that it belongs to."""
+    names = tuple(name.strip() for name in protected.split(",") if name.strip())
+    if (names and data is None) or ((positive or pairs) and not names):
+        what = "--protected compares groups of DATA; --positive and --pairs say how"
+        raise RecipeError(what, "Give DATA and --protected, or leave them out.")
+    if not names:
+        return None
+    from mingshi.workflows.groups import Grouping
+
+    given = {"protected": names, "positive": positive or None, "pairs": str(pairs) if pairs else None}
+    return checked(Grouping, given)
 
 
 def _on_tasks(
@@ -87,17 +113,22 @@ def _on_tasks(
     _print(found, {"read": used, "used": used, "rejected": {}}, json=json)
 
 
-def _print(found: Mapping[str, Scores], rows: Mapping[str, Any], *, json: bool) -> None:
-    """Every score; `rows` says what became of the rows."""
+def _print(
+    found: Mapping[str, Scores], rows: Mapping[str, Any], *, json: bool, compared: Mapping[str, Any] | None = None
+) -> None:
+    """Every score; `rows` says what became of the rows, `compared` how their groups fare."""
     from mingshi.evaluate import as_json, summary_lines
+    from mingshi.workflows.groups import described
 
     if json:
         metrics = {
             f"{kind}.{name}": as_json(score) for kind, scores in found.items() for name, score in scores.scores.items()
         }
         most = max((score["count"] for score in metrics.values()), default=0)
-        print_json({"metrics": metrics, "rows": most, **rows})
+        print_json({"metrics": metrics, "rows": most, **rows} | ({"groups": compared} if compared else {}))
         return
     for kind, scores in found.items():
         for line in summary_lines(kind, scores):
             say(line)
+    for line in described(compared) if compared else ():
+        say(line)

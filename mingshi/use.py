@@ -169,7 +169,7 @@ def predict(
 
 
 def classified(model: Model, examples: Sequence[Example], display: Display) -> Iterator[dict[str, Any]]:
-    """A classifier's rows of `predict`, of rows that were read before."""
+    """What a classifier says of each text, in their order: rows as those of `predict`."""
     from mingshi.model import heads
     from mingshi.model.generate import inference
 

@@ -1,4 +1,7 @@
-"""How a model serves each group: shares of its right and wrong answers, and how far apart the groups are."""
+"""How a model serves each group: shares of its right and wrong answers, and how far apart the groups are.
+
+Letters: `N` rows, `G` groups, `R` resamples, each saying how often every row was drawn.
+"""
 
 from __future__ import annotations
 
@@ -72,3 +75,30 @@ def _spread(scores: Sequence[Score]) -> float:
     """Between groups that have rows to measure on; 0 where fewer than two have."""
     values = [score.value for score in scores if score.count]
     return max(values) - min(values) if len(values) > 1 else 0.0
+
+
+GAPS = ("demographic_parity_difference", "demographic_parity_ratio", "equalised_odds_difference")
+
+
+def gaps(
+    truth: Sequence[str], predicted: Sequence[str], groups: Sequence[str], *, positive: str, seed: int = 0
+) -> dict[str, Score]:
+    """The three numbers above with BCa intervals over rows: between groups of so few rows much is chance."""
+    wanted_N, taken_N = np.asarray(truth) == positive, np.asarray(predicted) == positive
+    whose_GN = np.asarray(groups) == np.unique(groups)[:, None]
+    parts = [whose_GN & side_N for side_N in (np.ones_like(wanted_N), wanted_N, ~wanted_N)]
+
+    def measure(counts_RN: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = [counts_RN @ (part & taken_N).T / (counts_RN @ part.T) for part in parts]
+            selection_RG, *odds = shares
+            most_R = np.fmax.reduce(selection_RG, axis=1)
+            ratio_R = np.where(most_R > 0, np.fmin.reduce(selection_RG, axis=1) / most_R, math.nan)
+        spreads = [
+            np.nan_to_num(np.fmax.reduce(each, axis=1) - np.fmin.reduce(each, axis=1)) for each in (selection_RG, *odds)
+        ]
+        return np.stack([spreads[0], ratio_R, np.maximum(spreads[1], spreads[2])], axis=1)
+
+    signatures = [f"{name}|positive:{positive}" for name in GAPS]
+    scores = statistics.measured(measure, len(wanted_N), signatures=signatures, seed=seed)
+    return dict(zip(GAPS, scores, strict=True))

@@ -25,7 +25,7 @@ from mingshi.remedies.augment import Made, Method, augmented, counterfactual, ed
 from mingshi.remedies.lexicon import read_lexicon
 from mingshi.remedies.repeats import without_repeats
 from mingshi.remedies.rewording import back_translation, paraphrase
-from mingshi.remedies.weights import Cell, Goal, cell_of, resampled, reweighed
+from mingshi.remedies.weights import Cell, Goal, Way, cell_of, resampled, reweighed
 from mingshi.types import Labelled, Settings
 from mingshi.workflows.remedy_model import asking
 from mingshi.workflows.remedy_rows import (
@@ -213,8 +213,7 @@ def _resampled(rows: Rows, wanted: Balancing) -> tuple[list[Labelled], dict[str,
     """Rows as often as they are to come, and which cells the cap held back."""
     usual: Goal = "equal" if wanted.protected is None else "independent"
     goal: Goal = usual if wanted.until is None else "equal" if wanted.until == "even" else wanted.until
-    way = "both" if wanted.how == "sample" else wanted.how
-    assert way not in ("once", "weights")
+    way: Way = "both" if wanted.how == "sample" else "over" if wanted.how == "over" else "under"
     made, record = resampled(
         rows.examples, wanted.protected, way=way, towards=goal, cap=wanted.cap or float("inf"), seed=wanted.seed
     )

@@ -19,6 +19,7 @@ from mingshi.checks.bias_outcomes import (
     demographic_parity_difference,
     demographic_parity_ratio,
     equalised_odds_difference,
+    gaps,
     outcomes,
 )
 from mingshi.checks.rows import Row
@@ -347,3 +348,36 @@ def test_a_group_without_positives_has_no_share_of_them() -> None:
     assert demographic_parity_difference(found) == 0.5 and demographic_parity_ratio(found) == 0.5
     with pytest.raises(ValueError, match="lengths"):
         outcomes(["no"], ["no", "no"], ["a"], positive="yes")
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_gaps_are_the_same_numbers_with_intervals(groups: int) -> None:
+    generator = np.random.default_rng(groups)
+    who = generator.integers(0, groups, 600)
+    truth = np.where(generator.random(600) < 0.5, "yes", "no").tolist()
+    said = np.where(generator.random(600) < 0.3 + 0.4 * (who == 0), "yes", "no").tolist()
+    names = [f"g{one}" for one in who]
+    found, told = outcomes(truth, said, names, positive="yes"), gaps(truth, said, names, positive="yes")
+    wanted = (demographic_parity_difference, demographic_parity_ratio, equalised_odds_difference)
+    for score, function in zip(told.values(), wanted, strict=True):
+        assert score.value == pytest.approx(function(found), abs=1e-12) and score.low < score.value < score.high
+    assert told["demographic_parity_difference"].low > 0.2 and told["demographic_parity_ratio"].high < 0.8
+
+
+def test_a_planted_gap_lies_in_its_interval() -> None:
+    """As often as a 95 % interval should hold it, of 100 draws."""
+    held = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        who = generator.integers(0, 2, 400)
+        said = np.where(generator.random(400) < np.where(who == 0, 0.7, 0.4), "yes", "no").tolist()
+        found = gaps(["yes"] * 200 + ["no"] * 200, said, who.astype(str).tolist(), positive="yes", seed=seed)
+        score = found["demographic_parity_difference"]
+        held += score.low <= 0.3 <= score.high
+    assert 90 <= held <= 99
+
+
+def test_gaps_without_answers_or_truth_have_no_number() -> None:
+    found = gaps(["no", "no", "yes"], ["no", "no", "no"], ["a", "b", "b"], positive="yes")
+    assert found["demographic_parity_difference"].value == 0.0
+    assert math.isnan(found["demographic_parity_ratio"].value) and found["equalised_odds_difference"].value == 0.0

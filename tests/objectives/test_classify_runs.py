@@ -11,6 +11,7 @@ import torch
 from encoders import body
 from transformers import pipeline
 
+from mingshi.cli import app
 from mingshi.data.formats import DataSource
 from mingshi.errors import ModelError, RecipeError
 from mingshi.model import export
@@ -94,6 +95,21 @@ def test_the_weights_of_a_file_decide_what_is_learnt(encoder: Path, tmp_path: Pa
     outcome = execute(parse(values))
     answers = predict(open_model(outcome.folder), DataSource(path=str(tmp_path / "test.jsonl")))
     assert {each["prediction"] for each in answers} == {answer}
+
+
+def test_groups_of_a_trained_classifier_are_compared_by_the_command(
+    encoder: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folder = execute(recipe(tmp_path, encoder, epochs=1)).folder
+    people = [{**line, "text": f"he made a {line['text']}", "who": "mw"[at % 2]} for at, line in enumerate(reviews(40))]
+    data = write(tmp_path / "people.jsonl", people)
+    capsysbinary.readouterr()
+    assert app(["eval", str(folder), data, "--protected", "who", "--json"], standalone_mode=False) in (None, 0)
+    found = json.loads(capsysbinary.readouterr().out)
+    assert found["groups"]["attributes"]["who"]["groups"]["m"]["rows"] == 20
+    assert found["groups"]["swaps"]["changed"]["count"] == 40 and found["used"] == 40
+    assert app(["eval", str(folder), data, "--protected", "who"], standalone_mode=False) in (None, 0)
+    assert b"who m  accuracy" in capsysbinary.readouterr().out
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
