@@ -56,9 +56,8 @@ def evaluate(
     if (data is None) == (not tasks):
         raise RecipeError("one of DATA and --tasks is needed", "Give a file of rows, or tasks: --tasks NAME,NAME.")
     if (metrics or encoder) and (data is None or not generation):
-        raise RecipeError(
-            "--metrics and --encoder are of the answers to DATA, and none are asked for", "Leave them out."
-        )
+        what = "--metrics and --encoder are of the answers to DATA, and none are asked for"
+        raise RecipeError(what, "Leave them out.")
     grouping = _grouping(protected, positive, pairs, data)
     if data is None:
         _on_tasks(model, tasks, limit=limit, shots=num_fewshot, chat=chat_template, template=template, json=json)
@@ -71,8 +70,8 @@ def evaluate(
     from mingshi.use import measure, open_model, usual_evaluators
     from mingshi.workflows.groups import groups
 
-    states = BertScore(encoder=encoder) if encoder else None
-    wanted: dict[str, Any] = {"limit": limit or ROWS_WRITTEN, "max_new_tokens": max_new_tokens, "bertscore": states}
+    wanted: dict[str, Any] = {"limit": limit or ROWS_WRITTEN, "max_new_tokens": max_new_tokens}
+    wanted["bertscore"] = BertScore(encoder=encoder) if encoder else None
     wanted |= {"metrics": metric_names(metrics)} if metrics else {}
     writing = checked(Generation, wanted) if generation else None
     with terminal() as display:
