@@ -45,7 +45,7 @@ def network_key(network: str, samples: Iterable[Sample], settings: Sequence[Any]
     for sample in samples:
         for column in (sample.tokens, sample.segments, sample.source, sample.target, sample.weight, sample.labels):
             digest.update(f"{column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes())
-        digest.update(sample.id.encode() + b"\n")
+        digest.update(f"{sample.image} {sample.id}\n".encode())
     return _named({"network": network, "rows": digest.hexdigest(), "settings": settings})
 
 

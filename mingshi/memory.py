@@ -34,7 +34,7 @@ from mingshi.model.load import Model, Text, choose_device, choose_precision
 from mingshi.model.logprob import CHUNK_BYTES
 from mingshi.model.lora_linear import PACKED_BYTES
 from mingshi.model.skeleton import skeleton
-from mingshi.objectives import Classify, Distill
+from mingshi.objectives import Classify, Contrastive, Distill
 from mingshi.prepare import Prepared
 from mingshi.ranks import Onlooker, Ranks
 from mingshi.recipe import Recipe, Stage
@@ -271,6 +271,8 @@ def fitted(
 
 def accounts_of(recipe: Recipe, text: Text, stages: Sequence[Prepared], *, interpreter: int) -> list[Account] | str:
     """One for each stage; a sentence where the model's code cannot be run without weights."""
+    if any(isinstance(stage.objective, Contrastive) for stage in recipe.stages):
+        return "what an image tower takes is not counted"
     try:
         made = [
             account(stage, recipe, text, prepared, interpreter=interpreter)

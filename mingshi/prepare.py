@@ -17,27 +17,30 @@ import numpy as np
 from mingshi.checks.preferences import check_preferences, same_tokens
 from mingshi.checks.tokens import check_tokens
 from mingshi.continual.remembered import Memory
+from mingshi.data import pictured
 from mingshi.data.encode import Encoded, cache_key, encode
 from mingshi.data.formats import DataSource, read
 from mingshi.data.formats.rows import row_count
+from mingshi.data.ledger import nothing_left
 from mingshi.data.mix import mix
 from mingshi.data.plan import Mixture, Plan, make_plan
 from mingshi.data.split import sides_of
 from mingshi.display import Display
-from mingshi.errors import DataError, ModelError, Problem, RecipeError
+from mingshi.errors import ModelError, Problem, RecipeError
 from mingshi.model import others
+from mingshi.model import pair as pairs
 from mingshi.model.encoder import NO_TEMPLATE
 from mingshi.model.load import Model, Text, load
 from mingshi.model.skeleton import skeleton
-from mingshi.objectives import Classify, Distill, Dpo, Sft
+from mingshi.objectives import Classify, Contrastive, Distill, Dpo, Sft
+from mingshi.objectives import contrastive as contrasted
 from mingshi.objectives.classify import balanced, require_fit
 from mingshi.provenance import fingerprint_file
 from mingshi.recipe import Recipe, Stage
 from mingshi.tasks import Task
-from mingshi.types import Chat, Example, Finding, Labelled, Objective, Preference, Reject, Sample
+from mingshi.types import Captioned, Chat, Example, Finding, Labelled, Objective, Preference, Reject, Sample
 
 REJECTS_SHOWN = 20  # of one file, in the run record
-PURPOSES = {"train": "train on", "validation": "validate on", "test": "be scored", "task": "be scored"}
 LENGTHS_KEPT = 4096  # of one stage, for the report's histogram: evenly spaced quantiles where there are more
 
 
@@ -111,6 +114,8 @@ def cache_folder() -> Path:
 
 def settled(recipe: Recipe) -> Recipe:
     """With what its training rows decide: the classes of a classifier, which all stages share; others as they are."""
+    if isinstance(recipe.stages[0].objective, Contrastive):
+        return recipe.model_copy(update={"template": NO_TEMPLATE})
     objectives = [stage.objective for stage in recipe.stages if isinstance(stage.objective, Classify)]
     if not objectives:
         return recipe
@@ -132,9 +137,18 @@ def open_for(recipe: Recipe) -> Model:
     objective = recipe.stages[0].objective
     others.refuse_run(recipe.model)
     classes = objective.classes(seed=recipe.seed) if isinstance(objective, Classify) else None
+    pair = objective.pair(seed=recipe.seed) if isinstance(objective, Contrastive) else None
     model = load(
-        recipe.model, precision=recipe.precision, device=recipe.device, template=recipe.template, classes=classes
+        recipe.model,
+        precision=recipe.precision,
+        device=recipe.device,
+        template=recipe.template,
+        classes=classes,
+        pair=pair,
     )
+    if pair is None and pairs.is_pair(model.network):
+        what = f"{recipe.model} is a pair of towers, and the objective {objective.kind} trains one"
+        raise RecipeError(Problem(field="model", what=what, mend="Name what it was made from, or use contrastive."))
     if classes is None and model.classes is not None:
         what = f"{recipe.model} is a classifier, and the objective {objective.kind} trains a language model"
         raise RecipeError(Problem(field="model", what=what, mend="Name what it was made from, or use classify."))
@@ -142,6 +156,9 @@ def open_for(recipe: Recipe) -> Model:
         if isinstance(stage.objective, Classify):
             require_fit(stage.objective, model)
             model.tokenizer.model_max_length = stage.objective.max_length  # saved: whoever truncates does it there too
+        if isinstance(stage.objective, Contrastive):
+            contrasted.require_fit(stage.objective, model)
+            model.tokenizer.model_max_length = stage.objective.max_length
     return model
 
 
@@ -186,9 +203,9 @@ def prepare(stage: Stage, recipe: Recipe, text: Text, display: Display) -> Prepa
         ledger.append(_account(source, "validation", held[-1]))
     samples, validation = Joined(parts=tuple(trained)), Joined(parts=tuple(held))
     if not len(samples):
-        raise _nothing_left(stage.data[0].path, ledger, role="train")
+        raise nothing_left(stage.data[0].path, ledger, role="train")
     if isinstance(stage.validation, tuple) and stage.validation and not len(validation):
-        raise _nothing_left(stage.validation[0].path, ledger, role="validation")
+        raise nothing_left(stage.validation[0].path, ledger, role="validation")
     return Prepared(
         samples=samples,
         validation=validation,
@@ -204,7 +221,11 @@ def require_fitting(recipe: Recipe, text: Text) -> None:
     Adapters that do not go into the network, and teachers and references that cannot stand beside it.
     """
     first = recipe.stages[0].objective
-    network = skeleton(recipe.model, classes=first.classes(seed=recipe.seed) if isinstance(first, Classify) else None)
+    network = skeleton(
+        recipe.model,
+        classes=first.classes(seed=recipe.seed) if isinstance(first, Classify) else None,
+        pair=first.pair(seed=recipe.seed) if isinstance(first, Contrastive) else None,
+    )
     problems: list[Problem] = []
     for number, stage in enumerate(recipe.stages):
         try:
@@ -249,7 +270,7 @@ def prepare_tests(sources: Sequence[DataSource], objective: Objective, text: Tex
     parts = [_encode(source, read(source), objective, text, display, "test") for source in sources]
     ledger = [_account(source, "test", part) for source, part in zip(sources, parts, strict=True)]
     if sources and not any(map(len, parts)):
-        raise _nothing_left(sources[0].path, ledger, role="test")
+        raise nothing_left(sources[0].path, ledger, role="test")
     return TestSet(samples=Joined(parts=tuple(parts)), examples=_examples(sources), ledger=ledger)
 
 
@@ -261,7 +282,7 @@ def prepare_task(task: Task, objective: Objective, text: Text, display: Display)
     accepted = tuple(kind for evaluator in task.evals for kind in evaluator.accepts)
     ledger = [_counted_rows(source, accepted) for source in task.data]
     if not any(entry["used"] for entry in ledger):
-        raise _nothing_left(task.data[0].path, ledger, role="task")
+        raise nothing_left(task.data[0].path, ledger, role="task")
     return TestSet(samples=Joined(parts=()), examples=_examples(task.data), ledger=ledger)
 
 
@@ -320,7 +341,10 @@ def _encode(
         "tokenizer": text.tokenizer_sha256,
         "role": role,
     }
-    key = cache_key(files=[source.path], parts=parts)
+    if Captioned in objective.accepts:
+        parts["pictures"] = pictured.stamp_of(source)
+    key = cache_key(files=[] if Path(source.path).is_dir() else [source.path], parts=parts)
+    pictured.drop_without_pixels(cache_folder() / key, key=key)
 
     def track(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
         rows = row_count(source.path)
@@ -364,19 +388,6 @@ def counted(entry: Mapping[str, Any]) -> str:
     """One line of the ledger: rows in and out."""
     lost = "".join(f", {count} {reason}" for reason, count in entry["rejected"].items())
     return f"{entry['role']:10} {entry['path']}: {entry['rows']} rows = {entry['used']} used{lost}"
-
-
-def _nothing_left(path: str, ledger: Sequence[Mapping[str, Any]], *, role: str) -> DataError:
-    """No row of these files is left: how many went for which reason, and what was wrong with the first."""
-    entries = [entry for entry in ledger if entry["role"] == role]
-    reasons: Counter[str] = Counter()
-    for entry in entries:
-        reasons.update(entry["rejected"])
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "all of them are held out"
-    first = next((example for entry in entries for example in entry["examples"]), None)
-    mend = "Lower `validation`." if first is None else f"Line {first['line']}: {first['detail']}"
-    what = f"no row is left to {PURPOSES[role]}: {told}"
-    return DataError(Problem(file=path if first is None else first["source"], what=what, mend=mend))
 
 
 def _thinned(lengths: np.ndarray) -> list[int]:

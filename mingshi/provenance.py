@@ -125,8 +125,12 @@ def secrets_in_environment() -> frozenset[str]:
 
 
 def fingerprint_file(path: Path) -> dict[str, Any]:
-    """Name, sha256 and size in bytes of one file."""
+    """Name, sha256 and size in bytes of one file, or of a folder with all that is in it."""
     name = path.name if path.is_absolute() else str(path)
+    if path.is_dir():
+        files = hash_folder(path, ("**/*",))
+        whole = hashlib.sha256("".join(f"{file}\0{files[file]}\n" for file in files).encode()).hexdigest()
+        return {"path": name, "sha256": whole, "bytes": sum((path / file).stat().st_size for file in files)}
     return {"path": name, "sha256": _hash_file(path), "bytes": path.stat().st_size}
 
 

@@ -20,7 +20,7 @@ from mingshi.errors import Problem, RecipeError
 from mingshi.evals import EVALS, Evaluator
 from mingshi.evals.scoring import TextMetric
 from mingshi.model.adapters import ADAPTERS, Adapter, Lora
-from mingshi.objectives import Classify, Distill, Dpo, Sft
+from mingshi.objectives import Classify, Contrastive, Distill, Dpo, Sft
 from mingshi.optim import Optim
 from mingshi.tasks import Task, objective_for, require_names
 from mingshi.types import Example, Settings
@@ -29,7 +29,7 @@ from mingshi.yaml_text import apply, dump, line_of, load
 LARGEST = 2**53  # beyond it a float skips whole numbers
 SHOULD = "Input should be "  # pydantic's sentences begin so
 
-Objective = Annotated[Classify | Distill | Dpo | Sft, Field(discriminator="kind")]
+Objective = Annotated[Classify | Contrastive | Distill | Dpo | Sft, Field(discriminator="kind")]
 
 
 class EarlyStopping(Settings):
@@ -141,8 +141,8 @@ class Recipe(Settings):
     def _one_network(self) -> Recipe:
         _shared_head(self.stages)
         require_lessons(self.stages, tasks=len(self.tasks))
-        if isinstance(self.stages[0].objective, Classify) and self.template != "auto":
-            raise ValueError("a classifier reads texts as they are, without turns. Leave `template` out.")
+        if isinstance(self.stages[0].objective, Classify | Contrastive) and self.template != "auto":
+            raise ValueError("texts are read as they are, without turns. Leave `template` out.")
         return self
 
     @field_validator("tasks")
@@ -173,6 +173,10 @@ class Recipe(Settings):
 
 def _shared_head(stages: Sequence[Stage]) -> None:
     """Stages train one network: a head of classes is no head of words, and a class is what it was."""
+    pairs = [stage.objective for stage in stages if isinstance(stage.objective, Contrastive)]
+    if pairs and (len(pairs) < len(stages) or len({(one.vision, one.width, one.form) for one in pairs}) > 1):
+        what = "stages share both towers and their space: all must be contrastive, with one vision, width and form"
+        raise ValueError(f"{what}. Make two recipes: the second's `model` is what the first saved.")
     heads = [stage.objective for stage in stages if isinstance(stage.objective, Classify)]
     if heads and len(heads) < len(stages):
         what = "classify and another objective in one recipe need different heads"
@@ -278,7 +282,7 @@ def _is_union_label(key: Any) -> bool:
     return isinstance(key, str) and (key in _BRANCHES or "[" in key)
 
 
-_BRANCHES = {*ADAPTERS, "classify", "distill", "dpo", "sft", *EVALS}
+_BRANCHES = {*ADAPTERS, "classify", "contrastive", "distill", "dpo", "sft", *EVALS}
 _BRANCHES |= {"float", "int", "constrained-int", "constrained-float"}
 
 

@@ -11,7 +11,7 @@ from mingshi.data.formats import DataSource
 from mingshi.directions import TEST
 from mingshi.errors import Problem, RecipeError
 from mingshi.evals import EVALS, Evaluator
-from mingshi.objectives import Classify, Dpo, Sft
+from mingshi.objectives import Classify, Contrastive, Dpo, Sft
 from mingshi.types import Objective, Settings
 
 HEADLINES = ("accuracy", "prompt_strict", "reward_accuracy", "macro_f1", "rougeL", "nats_per_token")
@@ -84,7 +84,7 @@ def objective_for(task: Task, last: Objective) -> Objective:
     """
     wanted = [set(evaluator.accepts) for evaluator in task.evals if evaluator.reads == "samples"]
     plain: tuple[Objective, ...] = (Sft(max_length=last.max_length), Dpo(max_length=max(3, last.max_length)))
-    for objective in (last, *(() if isinstance(last, Classify) else plain)):
+    for objective in (last, *(() if isinstance(last, Classify | Contrastive) else plain)):
         if all(kinds & set(objective.accepts) for kinds in wanted):
             return objective
     kinds = " and ".join(evaluator.kind for evaluator in task.evals)

@@ -124,6 +124,14 @@ class Choices(Example):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Captioned(Example):
+    """A picture and what is said of it."""
+
+    image: str  # the path of its file
+    texts: tuple[str, ...]  # each says it by itself; at least one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
     """A row that was read and not used, and why. `rows in = used + rejected` in every run."""
 
@@ -181,6 +189,7 @@ class Sample:
     weight: Columns  # [M] float32
     sequence: Columns  # [M] int32: which of the sample's answers a prediction belongs to
     labels: Columns = field(default_factory=lambda: NO_LABELS)  # [K] float32: what is scored besides tokens
+    image: str = ""  # the name under which its picture's pixels are kept (data/images.py); "": it has none
     id: str = ""
     row: int = -1  # its place among the stage's samples, set by the sequence that holds them
 
@@ -200,6 +209,7 @@ class Batch:
     parts: torch.Tensor  # [N] float32: each sample's share of the weight
     weight: float  # what the loss of this batch is summed over
     ids: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # each sample's picture
     rows: tuple[int, ...] = ()  # each sample's place among the stage's: a companion finds by it what it stored
 
 

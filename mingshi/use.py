@@ -15,13 +15,23 @@ from mingshi.data.plan import micro_batches
 from mingshi.data.row_problem import RowProblem
 from mingshi.display import Display, Silent
 from mingshi.errors import DataError, ModelError, Problem
-from mingshi.evals import Choice, Classification, Evaluator, Generation, Instructions, Perplexity, PreferenceAccuracy
+from mingshi.evals import (
+    Choice,
+    Classification,
+    Evaluator,
+    Generation,
+    Instructions,
+    Perplexity,
+    PreferenceAccuracy,
+    Retrieval,
+)
 from mingshi.evals.preference import without_rewards
 from mingshi.evaluate import run_evaluator
+from mingshi.model import pair as pairs
 from mingshi.model.generate import generate
 from mingshi.model.heads import Classes
 from mingshi.model.load import Model, load
-from mingshi.objectives import Classify, Dpo, Sft
+from mingshi.objectives import Classify, Contrastive, Dpo, Sft
 from mingshi.prepare import TestSet, counted, prepare_task, prepare_tests
 from mingshi.record import RUN
 from mingshi.tasks import Task
@@ -56,6 +66,8 @@ def usual_evaluators(
     """
     if model.classes is not None:
         return [Classification()]
+    if pairs.is_pair(model.network):
+        return [Retrieval()]
     if source is not None and _format(source) == "preference":
         return [PreferenceAccuracy()]
     if source is not None and _format(source) == "choices":
@@ -70,10 +82,12 @@ def _format(source: DataSource) -> str:
     return detect(source.path, columns=source.columns)[0] if source.format == "auto" else source.format
 
 
-def _objective(model: Model, evaluators: Sequence[Evaluator] = ()) -> Sft | Dpo | Classify:
+def _objective(model: Model, evaluators: Sequence[Evaluator] = ()) -> Sft | Dpo | Classify | Contrastive:
     """What encodes the rows that these measure."""
     if any(isinstance(evaluator, PreferenceAccuracy) for evaluator in evaluators):
         return Dpo()
+    if pairs.is_pair(model.network):
+        return Contrastive(max_length=min(model.tokenizer.model_max_length, model.context))
     if model.classes is None:
         return Sft()
     return Classify.of(model.classes, max_length=min(model.tokenizer.model_max_length, model.context))

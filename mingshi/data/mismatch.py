@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mingshi.errors import DataError, Problem
-from mingshi.types import Answered, Chat, Choices, Constrained, Example, Labelled, Preference
+from mingshi.types import Answered, Captioned, Chat, Choices, Constrained, Example, Labelled, Preference
 
 # Formats whose rows become this kind of example, and objectives that learn from it.
 TOLD: Mapping[type[Example], tuple[tuple[str, ...], tuple[str, ...]]] = {
     Chat: (("chat", "instruct"), ("sft", "distill")),
     Labelled: (("labelled",), ("classify",)),
     Preference: (("preference",), ("dpo",)),
+    Captioned: (("captions",), ("contrastive",)),
     Answered: (("answers",), ()),
     Choices: (("choices",), ()),
     Constrained: (("constrained",), ()),

@@ -117,5 +117,6 @@ def pack(samples: Sequence[Sample], *, device: str, parts: Sequence[float] | Non
         parts=torch.tensor(parts, dtype=torch.float32, device=device),
         weight=math.fsum(parts),
         ids=tuple(sample.id for sample in samples),
+        images=tuple(sample.image for sample in samples),
         rows=tuple(sample.row for sample in samples),
     )

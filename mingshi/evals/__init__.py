@@ -21,6 +21,8 @@ from mingshi.evals.instructions import Instructions
 from mingshi.evals.judge_answers import Judgement
 from mingshi.evals.perplexity import Perplexity
 from mingshi.evals.preference import PreferenceAccuracy
+from mingshi.evals.retrieval import Retrieval
+from mingshi.evals.zero_shot import ZeroShot
 from mingshi.types import Score, Scores
 
 __all__ = [
@@ -33,18 +35,39 @@ __all__ = [
     "Judgement",
     "Perplexity",
     "PreferenceAccuracy",
+    "Retrieval",
+    "ZeroShot",
     "compare",
     "seed_of",
 ]
 
 Evaluator = Annotated[
-    Perplexity | Generation | Classification | PreferenceAccuracy | Choice | Instructions | Judgement,
+    Perplexity
+    | Generation
+    | Classification
+    | PreferenceAccuracy
+    | Choice
+    | Instructions
+    | Judgement
+    | Retrieval
+    | ZeroShot,
     Field(discriminator="kind"),
 ]
 """What a recipe names. One that `reads` examples is given what a person could read; the others, packed samples."""
 
 EVALS: Mapping[
-    str, type[Perplexity | Generation | Classification | PreferenceAccuracy | Choice | Instructions | Judgement]
+    str,
+    type[
+        Perplexity
+        | Generation
+        | Classification
+        | PreferenceAccuracy
+        | Choice
+        | Instructions
+        | Judgement
+        | Retrieval
+        | ZeroShot
+    ],
 ] = {
     "perplexity": Perplexity,
     "generation": Generation,
@@ -53,6 +76,8 @@ EVALS: Mapping[
     "choice": Choice,
     "instructions": Instructions,
     "judge": Judgement,
+    "retrieval": Retrieval,
+    "zero-shot": ZeroShot,
 }
 
 

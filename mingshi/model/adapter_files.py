@@ -40,6 +40,9 @@ def insert(model: Model, settings: Any, rows: Mapping[str, list[int]], *, seed: 
     torch.manual_seed(seed)
     with nf4.announced(model.network, quantised=model.quantised), unseen(unless=model.quantised):
         model.adapter = get_peft_model(model.network, settings)
+    for name, parameter in model.network.named_parameters():
+        if name.startswith("joint."):  # the maps of two towers, which train whole
+            parameter.requires_grad_(True)
 
 
 def merge_wrapped(network: Network) -> None:

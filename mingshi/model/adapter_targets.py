@@ -76,12 +76,12 @@ def placement(network: Network, paths: Sequence[str]) -> dict[str, Any]:
 
     from mingshi.model.heads import head_modules, is_classifier
 
-    layers = linears(network)
+    layers, heads = linears(network), head_modules(network)
     return {
         "target_modules": short_names(network, paths),
         "fan_in_fan_out": any(isinstance(layers[path], Conv1D) for path in paths),
-        "modules_to_save": list(head_modules(network)) or None,  # new, so it trains whole
-        "task_type": "SEQ_CLS" if is_classifier(network) else "CAUSAL_LM",
+        "modules_to_save": list(head_modules(network)) if is_classifier(network) else None,  # new, so it trains whole
+        "task_type": "SEQ_CLS" if is_classifier(network) else "FEATURE_EXTRACTION" if heads else "CAUSAL_LM",
     }
 
 
@@ -132,10 +132,10 @@ def last_layers(network: Network, blocks: int) -> list[str]:
     """
     import torch
 
-    from mingshi.model.heads import in_head, is_classifier
+    from mingshi.model.heads import head_modules, in_head
 
     names = [name for name, _ in network.named_parameters()]
-    if blocks == 0 and is_classifier(network):
+    if blocks == 0 and head_modules(network):
         return [name for name in names if in_head(network, name)]
     stacks = ((path, part) for path, part in network.named_modules() if isinstance(part, torch.nn.ModuleList))
     path, stack = next(stacks, ("", ()))
@@ -143,4 +143,4 @@ def last_layers(network: Network, blocks: int) -> list[str]:
         what = f"adapter.blocks is {blocks}, and the model has {len(stack)} and no head of classes to train alone"
         raise ModelError(what, f"Take a number from 1 to {len(stack)}.")
     first = next(place for place, name in enumerate(names) if name.startswith(f"{path}.{len(stack) - blocks}."))
-    return names[first:]
+    return [name for name in names[first:] if not name.startswith("vision.")]  # an image tower stands behind it

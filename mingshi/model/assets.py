@@ -12,7 +12,7 @@ from typing import Any
 
 from mingshi.errors import ModelError, Problem
 
-MODELS = ("smollm2-135m", "gemma3-270m", "all-minilm-l6-v2", "multilingual-e5-small")
+MODELS = ("smollm2-135m", "gemma3-270m", "all-minilm-l6-v2", "multilingual-e5-small", "efficientnet-lite0")
 MANIFEST = "manifest.json"  # written last: a folder that has it is whole
 
 

@@ -24,6 +24,7 @@ from mingshi.data.row_problem import RowProblem
 from mingshi.data.template import ChatTemplate
 from mingshi.errors import ModelError, Problem
 from mingshi.model import heads
+from mingshi.model import pair as pairs
 from mingshi.model.adapter_files import write_adapter
 from mingshi.model.adapters import fold
 from mingshi.model.attention import positions
@@ -116,6 +117,9 @@ def save(model: Model, folder: Path, *, facts: Mapping[str, Any], card: str) -> 
 def _write_weights(model: Model, folder: Path) -> None:
     if model.classes is not None:
         _write_classifier(model, folder)
+        return
+    if pairs.is_pair(model.network):
+        pairs.save(model.network, folder)
         return
     generation = model.network.generation_config
     generation.eos_token_id = sorted(model.template.stop)

@@ -26,6 +26,7 @@ Problem = Literal["single_label", "multi_label", "regression"]
 Pooling = Literal["first", "last", "mean"]
 
 POOLING_KEY = "mingshi_pooling"  # of a configuration: a pooling that is not the architecture's own
+VIEW_KEY = "mingshi_view"  # of a text tower's configuration: an image tower stands beside it (`pair.py`)
 OURS = "mingshi_classifier"  # the model type of such a folder, which transformers does not know and so refuses
 
 
@@ -107,6 +108,8 @@ def is_classifier(network: Network) -> bool:
 
 def head_modules(network: Network) -> tuple[str, ...]:
     """Names of the modules that are trained whole beside an adapter; none for a language model."""
+    if vars(network.config).get(VIEW_KEY):
+        return ("joint",)
     return head_of(network).modules if is_classifier(network) else ()
 
 

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from mingshi.data.template import ChatTemplate, make_template, missing_tokens, template_notes
 from mingshi.errors import ModelError, Problem
 from mingshi.model import attention, encoder, heads
+from mingshi.model import pair as pairs
 from mingshi.model.assets import resolve
 from mingshi.model.lean import lean
 from mingshi.model.probe import probe
@@ -97,11 +98,14 @@ def load(
     device: str = "auto",
     template: str = "auto",
     classes: heads.Classes | None = None,
+    pair: pairs.Pair | None = None,
 ) -> Model:
     """Load from a known name, a folder (a full model or an adapter), or the Hub. Only safetensors and JSON are read.
 
     With `classes` it becomes a classifier of these, with a new head unless it has theirs already. A folder that was
     saved with a classifier is one without being asked.
+
+    With `pair` an image tower stands beside it, and maps of both into one space; the same holds of such a folder.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -110,22 +114,26 @@ def load(
     attention.register()
     place, base = _places(name)
     device = choose_device(device)
-    network = _network(place, base, classes, precision=precision, device=device)
+    network = _network(place, base, classes, pair, precision=precision, device=device)
     network.to(device).eval()
     network.requires_grad_(False)
     classifies = heads.is_classifier(network)
-    text = load_text(name, template=encoder.NO_TEMPLATE if classifies else template)
+    reads = classifies or pairs.is_pair(network)
+    text = load_text(name, template=encoder.NO_TEMPLATE if reads else template)
     model = Model(text, network, place if isinstance(place, Path) else None)
-    if classifies:
+    if pairs.is_pair(network):
+        model.changed = True  # an adapter alone would not bring the image tower and the maps back
+    elif classifies:
         encoder.fit_padding(network, text.tokenizer, text.template)
         model.changed = not heads.pools_its_own_way(network)  # whoever put an adapter on the base would pool otherwise
     else:
         model.notes.extend(f"The template {note}." for note in template_notes(text.template))
-    lean(network)
-    gap = probe(network)
-    if gap is None:
-        streamline(network)
-    else:
+    with pairs.text_alone(network):
+        lean(network)
+        gap = probe(network)
+        if gap is None:
+            streamline(network)
+    if gap is not None:
         capped = network.config.get_text_config().to_dict().get("attn_logit_softcapping") is not None
         network.set_attn_implementation("eager" if capped else "sdpa")  # sdpa knows no soft cap
         model.notes.append(f"Packed attention does not fit this model ({gap}): padded batches are used, slower.")
@@ -252,7 +260,13 @@ def read_saved(folder: Path | None) -> dict[str, Any]:
 
 
 def _network(
-    place: Path | str, base: Path | str, classes: heads.Classes | None, *, precision: Precision, device: str
+    place: Path | str,
+    base: Path | str,
+    classes: heads.Classes | None,
+    pair: pairs.Pair | None,
+    *,
+    precision: Precision,
+    device: str,
 ) -> Any:
     """Of the base, for what lies at `place`; an adapter of a classifier brings its configuration and its head.
 
@@ -261,6 +275,9 @@ def _network(
     adapter = place != base
     own = place if isinstance(place, Path) and adapter and (place / "config.json").is_file() else base
     try:
+        if pair is not None or pairs.saved_in(place):
+            dtype = choose_precision(precision, device)
+            return pairs.load_pair(place, pair, dtype=dtype, chosen=precision != "auto")
         settings = encoder.read_settings(own)
         dtype = choose_precision(precision, device)
         if classes is None and not encoder.says_classifier(settings):

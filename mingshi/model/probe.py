@@ -8,6 +8,7 @@ drown in rounding.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,35 @@ def probe(network: Any) -> str | None:
     try:
         small = small_copy(network)
         tokens = torch.arange(24, device=small.device) * 37 % VOCABULARY
-        packed, plain = _classified(small, tokens) if heads.is_classifier(small) else _predicted(small, tokens)
+        packed, plain = _outputs(small)(small, tokens)
         gap = float((packed - plain).abs().max())
     except (TypeError, RuntimeError, AttributeError, ValueError, KeyError, IndexError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:100]}" if str(error) else type(error).__name__
     return None if gap <= TOLERANCE else f"outputs differ by {gap:.3g}"
+
+
+def _outputs(small: Any) -> Callable[[Any, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """What is compared of a network of this kind."""
+    if heads.is_classifier(small):
+        return _classified
+    return _encoded if vars(small.config).get(heads.VIEW_KEY) else _predicted
+
+
+def _encoded(small: Any, tokens_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last states of a text tower, packed and plain."""
+    segments = SEGMENTS[:ALONE]
+    places_T = torch.from_numpy(attention.positions(segments)).to(tokens_T.device)
+    tokens_T = _without_padding(small, tokens_T)
+    packed = attention.packed_hidden(
+        small, tokens_T[: len(places_T)], places_T + heads.position_offset(small), segments
+    )
+    plain = [small(input_ids=tokens_T[text][None]).last_hidden_state[0] for text in TEXTS[:ALONE]]
+    return packed, torch.cat(plain)
+
+
+def _without_padding(small: Any, tokens_T: torch.Tensor) -> torch.Tensor:
+    padding = small.config.get_text_config().pad_token_id
+    return tokens_T.masked_fill(tokens_T == (-1 if padding is None else padding), VOCABULARY - 1)
 
 
 def _predicted(small: Any, tokens_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,8 +77,7 @@ def _predicted(small: Any, tokens_T: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 def _classified(small: Any, tokens_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A classifier's outputs, packed and as its own forward gives them; where it pools otherwise, as its states do."""
-    padding = small.config.get_text_config().pad_token_id
-    tokens_T = tokens_T.masked_fill(tokens_T == (-1 if padding is None else padding), VOCABULARY - 1)
+    tokens_T = _without_padding(small, tokens_T)
     segments = SEGMENTS[:ALONE]
     places_T = torch.from_numpy(attention.positions(segments)).to(tokens_T.device)
     packed = heads.logits(small, heads.pooled(small, tokens_T[: len(places_T)], places_T, segments))
@@ -83,8 +107,7 @@ def small_copy(network: Any) -> Any:
     if not heads.position_offset(network):
         text.pad_token_id = None
     small = type(network)._from_config(settings, attn_implementation=attention.NAME, dtype=torch.float32)
-    if heads.is_classifier(small):
-        heads.drop_pooler(small)
+    heads.drop_pooler(small)
     weights = network.state_dict()
     for name, tensor in small.state_dict().items():
         tensor.copy_(weights[name][tuple(slice(0, size) for size in tensor.shape)])

@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from mingshi.model import encoder, heads
+from mingshi.model import pair as pairs
 from mingshi.model.assets import resolve
 from mingshi.model.load import base_place, unloadable
 from mingshi.types import Network
 
 
-def skeleton(name: str, *, classes: heads.Classes | None = None) -> Network:
+def skeleton(name: str, *, classes: heads.Classes | None = None, pair: pairs.Pair | None = None) -> Network:
     """The network that `load` makes of a name, with paths and shapes and on no device; an adapter there is merged.
 
     ModelError where the configuration cannot be read, or is of no network that `load` would give.
@@ -23,6 +24,8 @@ def skeleton(name: str, *, classes: heads.Classes | None = None) -> Network:
     own = place if isinstance(place, Path) and (place / "config.json").is_file() else base
     maker: Any = AutoModelForSequenceClassification  # its functions carry no types
     try:
+        if pair is not None:
+            return pairs.skeleton(place, pair)
         settings = encoder.read_settings(own)
         if classes is None and not encoder.says_classifier(settings):
             encoder.refuse_encoder(base, settings)

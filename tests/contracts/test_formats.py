@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +18,7 @@ from mingshi.types import Example, Reject
 FIXTURES = Path(__file__).parent.parent / "data" / "fixtures"
 FILES = {
     "answers": ("answers.jsonl",),
+    "captions": ("captions.jsonl", "captions-named.jsonl", "captioned.csv"),
     "chat": ("chat.jsonl", "sharegpt.jsonl"),
     "choices": ("choices.jsonl",),
     "constrained": ("constrained.jsonl",),
@@ -25,6 +28,14 @@ FILES = {
 }
 CASES = [(form, str(FIXTURES / name)) for form, names in FILES.items() for name in names]
 LAYOUTS = [pytest.param(form, each, id=f"{form}-{'-'.join(each.needs)}") for form in FORMATS for each in FORMATS[form]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside_the_fixtures() -> Iterator[None]:
+    """Pictures are named from where they lie."""
+    with chdir(FIXTURES):
+        yield
+
 
 every_file = pytest.mark.parametrize(("form", "path"), CASES, ids=[Path(path).name for _, path in CASES])
 every_layout = pytest.mark.parametrize(("form", "layout"), LAYOUTS)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from networks import work
 from tiny import tiny_model
+from towers import draw, tiny_vision
 
 from mingshi.data.plan import micro_batches
 from mingshi.display import Silent
@@ -19,8 +20,8 @@ from mingshi.loop import train
 from mingshi.model.adapters import Full
 from mingshi.model.generate import generate
 from mingshi.model.load import Model, load
-from mingshi.objectives import OBJECTIVES, Classify
-from mingshi.types import Chat, Example, Labelled, Loss, Message, Preference, Reject, Sample
+from mingshi.objectives import OBJECTIVES, Classify, Contrastive
+from mingshi.types import Captioned, Chat, Example, Labelled, Loss, Message, Preference, Reject, Sample
 
 
 def chats() -> list[Chat]:
@@ -73,7 +74,31 @@ def labelled() -> list[Labelled]:
     ]
 
 
-ROWS: dict[type[Example], Callable[[], list[Any]]] = {Chat: chats, Preference: preferences, Labelled: labelled}
+def captioned() -> list[Captioned]:
+    """Pictures with captions of many lengths; the working folder holds the pictures."""
+    made = []
+    for number in range(8):
+        path = Path(f"{number}.png")
+        draw(path, ["red", "blue", "green", "black"][number % 4], ["disc", "bar"][number % 2], shift=number // 4)
+        texts = (f"第{number}张, " + "really " * (number % 4), *(["又一句话"] if number == 3 else []))
+        made.append(
+            Captioned(id=path.stem, source="rows", line=number + 1, group=path.stem, image=str(path), texts=texts)
+        )
+    return made
+
+
+ROWS: dict[type[Example], Callable[[], list[Any]]] = {
+    Captioned: captioned,
+    Chat: chats,
+    Labelled: labelled,
+    Preference: preferences,
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINGSHI_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +106,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("objectives"))
 
 
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vision(tmp_path_factory.mktemp("tower"))
+
+
 @pytest.fixture
 def model(folder: Path, request: pytest.FixtureRequest) -> Model:
     """With the head that the test's objective needs."""
     wanted = request.getfixturevalue("objective") if "objective" in request.fixturenames else None
     classes = wanted.classes(seed=0) if isinstance(wanted, Classify) else None
-    loaded = load(folder, precision="float32", classes=classes)
+    pair = wanted.pair(seed=0) if isinstance(wanted, Contrastive) else None
+    loaded = load(folder, precision="float32", classes=classes, pair=pair)
     Full().attach(loaded, seed=0)
     return loaded
 
 
 @pytest.fixture(params=OBJECTIVES)
-def objective(request: Any, folder: Path) -> Any:
+def objective(request: Any, folder: Path, tower: Path) -> Any:
     """With the fields that have no default, and with what training rows decide, where they decide something."""
-    needed = {"distill": {"teachers": ({"model": str(folder)},), "alpha": 0.1}}
+    needed = {"distill": {"teachers": ({"model": str(folder)},), "alpha": 0.1}, "contrastive": {"vision": str(tower)}}
     made = OBJECTIVES[request.param](**needed.get(request.param, {}))
     return made.settled(labelled()) if isinstance(made, Classify) else made
 
@@ -133,7 +164,7 @@ def gradients(objective: Any, model: Model, cuts: list[list[Sample]], beside: An
 
 
 def test_it_says_what_it_accepts_and_whether_it_may_be_cut(objective: Any) -> None:
-    assert objective.accepts and set(objective.accepts) <= {Chat, Labelled, Preference}
+    assert objective.accepts and set(objective.accepts) <= {Captioned, Chat, Labelled, Preference}
     assert set(objective.accepts) <= set(ROWS), "give this test rows of that kind"
     assert isinstance(objective.additive, bool) and isinstance(objective.higher_is_better, bool)
     assert objective.max_length > 1

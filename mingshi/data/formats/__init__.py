@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from mingshi.data.formats import answers, chat, choices, constrained, instruct, labelled, preference
+from mingshi.data.formats import answers, captions, chat, choices, constrained, instruct, labelled, preference
 from mingshi.data.formats.fields import COMMON, Format, layout, nearest, present
 from mingshi.data.formats.rows import BadRow, Raw, Row, file_rows
 from mingshi.errors import DataError, Problem
@@ -23,13 +23,16 @@ from mingshi.types import Example, Reject, Settings
 
 __all__ = ["FORMATS", "DataSource", "FormatName", "detect", "read", "read_rows"]
 
-FormatName = Literal["auto", "answers", "chat", "choices", "constrained", "instruct", "labelled", "preference"]
+FormatName = Literal[
+    "auto", "answers", "captions", "chat", "choices", "constrained", "instruct", "labelled", "preference"
+]
 
 FORMATS: Mapping[str, Format] = {
     "choices": choices.FORMAT,  # the first: its rows have all that a question with one answer has
     "preference": preference.FORMAT,
     "answers": answers.FORMAT,
     "chat": chat.FORMAT,
+    "captions": captions.FORMAT,  # before labelled: a picture's row may have a text and a label too
     "labelled": labelled.FORMAT,
     "instruct": instruct.FORMAT,
     "constrained": constrained.FORMAT,  # the last: rows that have an answer too are there to be trained on
@@ -47,7 +50,7 @@ class DataSource(Settings):
     """A file of rows, and how to read it."""
 
     path: str
-    """A .jsonl, .json, .csv, .tsv, .parquet or .txt file."""
+    """A .jsonl, .json, .csv, .tsv, .parquet or .txt file, or a folder of pictures."""
     format: FormatName = "auto"
     """What the rows are; "auto" looks at the first ones."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)

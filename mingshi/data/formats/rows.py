@@ -92,6 +92,8 @@ def row_count(name: str) -> int | None:
 def _reader(path: Path, name: str) -> Callable[[Path, str], Iterator[Raw]]:
     if not path.exists():
         raise _file_error(name, "no such file", "Check the path; it is looked up from the current folder.")
+    if path.is_dir():
+        return _folder_reader(path, name)
     if not path.is_file():
         raise _file_error(name, "is not a file", "Name the files in it one by one.")
     reader = READERS.get(path.suffix.lower())
@@ -100,6 +102,16 @@ def _reader(path: Path, name: str) -> Callable[[Path, str], Iterator[Raw]]:
             name, f"cannot tell what a {path.suffix or 'nameless'} file holds", f"Use {', '.join(READERS)}."
         )
     return reader
+
+
+def _folder_reader(path: Path, name: str) -> Callable[[Path, str], Iterator[Raw]]:
+    """Pictures with their captions: what a folder as a whole can be."""
+    from mingshi.data.formats.folder import described_by, folder_rows, holds_pictures
+
+    if not holds_pictures(path):
+        raise _file_error(name, "is not a file", "Name the files in it one by one.")
+    said = described_by(path)
+    return folder_rows if said is None else lambda folder, name: READERS[said.suffix](said, name)
 
 
 def _file_error(name: str, what: str, mend: str = "", line: int | None = None) -> DataError:
@@ -111,7 +123,7 @@ def _file_error(name: str, what: str, mend: str = "", line: int | None = None) -
 
 def _check_encoding(path: Path, name: str) -> None:
     """Refuse a file that is plainly not UTF-8, once, rather than each of its lines."""
-    if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == ".parquet" or path.is_dir():
         return
     with path.open("rb") as file:
         head = file.read(HEAD)
