@@ -25,6 +25,7 @@ from mingshi.report.curves import gap_figure, loss_figure, small_figures
 from mingshi.report.fit import card, recorded
 from mingshi.report.kept import divergence_figure, kept
 from mingshi.report.marks import visible_html
+from mingshi.report.pictured import pictured
 from mingshi.report.stream import stream
 from mingshi.report.summary import Stage, comparisons, stages, status, table, verdict
 from mingshi.report.words import Both, either, word
@@ -71,6 +72,7 @@ def render(run: Run, *, language: str = "en") -> str:
             lengths=views.lengths(run.data),
             findings=views.findings(run.findings),
             samples=views.samples(run.evals),
+            pictured=pictured(run),
             speed=views.speed(run),
             origin=views.origin(run.run),
             hashes=views.hashes(run),

@@ -234,8 +234,8 @@ def samples(evals: Sequence[Record]) -> list[dict[str, Any]]:
         if chosen := [entry for entry in written if entry.get("data") == data]:
             written = chosen
             break
-    before = {_key(s): s for e in reversed(written) if e["when"] == "before" for s in several(e["samples"])}
-    after = {_key(s): s for e in written if e["when"] == "after" for s in several(e["samples"])}
+    before = {_key(s): s for e in reversed(written) if e["when"] == "before" for s in _answers(e)}
+    after = {_key(s): s for e in written if e["when"] == "after" for s in _answers(e)}
     pairs = []
     for key in list(dict.fromkeys([*before, *after]))[:SAMPLES_AT_MOST]:
         one, other = before.get(key), after.get(key)
@@ -249,6 +249,11 @@ def samples(evals: Sequence[Record]) -> list[dict[str, Any]]:
             }
         )
     return pairs
+
+
+def _answers(entry: Record) -> list[Record]:
+    """Samples that are answers to a prompt; queries of pictures and texts are told elsewhere."""
+    return [one for one in several(entry["samples"]) if "prompt" in one]
 
 
 def asked_in(prompt: str) -> str:

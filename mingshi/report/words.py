@@ -9,6 +9,7 @@ from mingshi.report.both import Both
 from mingshi.report.words_classes import CLASSES
 from mingshi.report.words_fit import FIT
 from mingshi.report.words_kept import KEPT
+from mingshi.report.words_pictured import PICTURED
 from mingshi.report.words_stream import STREAM
 
 __all__ = ["PROPER_NAMES", "WORDS", "Both", "either", "plain", "word"]
@@ -16,6 +17,7 @@ __all__ = ["PROPER_NAMES", "WORDS", "Both", "either", "plain", "word"]
 WORDS: dict[str, Both] = {
     **FIT,
     **KEPT,
+    **PICTURED,
     **CLASSES,
     **STREAM,
     # the page
