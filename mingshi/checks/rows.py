@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from mingshi.types import Chat, Choices, Example, Finding, Labelled, Message, Preference, Reject
+from mingshi.types import Captioned, Chat, Choices, Example, Finding, Labelled, Message, Preference, Reject
 
 Split = Literal["train", "validation", "test", "production"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "production")
@@ -23,7 +23,9 @@ class Row:
     line: int  # 1-based
     id: str
     group: str
-    prompt: str  # what is given: the text of a labelled row, or all turns before the last answer, a line each
+    prompt: (
+        str  # what is given: a labelled row's text, a picture's captions, all turns before the last answer, a line each
+    )
     answer: str  # what is wanted: the last answer, or the chosen one; "" of a labelled row
     system: str = ""  # the system turn, which many rows share; not in `prompt`
     label: str | None = None  # of a labelled row; several are joined by ", "
@@ -117,6 +119,8 @@ def _texts(example: Example) -> tuple[str, str, str, str | None]:
     match example:
         case Labelled(content=content, label=label):
             return "", content, "", ", ".join(label) if isinstance(label, tuple) else str(label)
+        case Captioned(texts=texts):
+            return "", "\n".join(texts), "", None
         case Preference(prompt=prompt, chosen=chosen):
             system, given = _given(prompt)
             return system, given, _lines(chosen), None

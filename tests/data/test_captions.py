@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mingshi.checks.rows import row_of
 from mingshi.data.formats import DataSource, detect, read, read_rows
 from mingshi.data.images import read_picture
 from mingshi.data.pictured import stamp_of
@@ -159,3 +160,8 @@ def test_a_changed_picture_is_another_source(folder: Path) -> None:
     Image.new("RGB", (10, 9), "red").save(folder / "a.png")
     assert all(stamp_of(source) != one for source, one in zip(sources, before, strict=True))
     assert fingerprint_file(folder)["sha256"] != whole["sha256"]
+
+
+def test_checks_of_rows_read_the_captions() -> None:
+    row = Captioned(id="1", source="f", line=1, group="1", image="a.png", texts=("a cat", "a small cat"))
+    assert row_of(row, "train").text == "a cat\na small cat"
