@@ -64,7 +64,8 @@ def test_frozen_towers_learn_by_their_maps_alone_and_the_folder_scores_the_same(
 def test_a_resumed_run_is_the_run_that_was_never_stopped(encoder: Path, tmp_path: Path) -> None:
     """The maps and the learnt scale go on from where they stood; a saved pair is trained on without naming a tower."""
     whole = execute(recipe(tmp_path, encoder, epochs=3, checkpoint=1))
-    values = whole.record.run["recipe"] | {"output": str(tmp_path / "again"), "model": str(encoder)}
+    values = recipe(tmp_path, encoder, epochs=3, checkpoint=1).model_dump(mode="json")
+    values |= {"output": str(tmp_path / "again")}
     honest = run.train
 
     def cut_short(stage: Any, *, start: int = 0) -> Any:
