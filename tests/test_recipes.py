@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from towers import COLOURS, SHAPES, draw, tiny_vision
 
 from mingshi.model.assets import MODELS
 from mingshi.recipe import Recipe, parse, read_recipe
@@ -77,7 +78,16 @@ def rows_for(source: dict[str, Any]) -> list[dict[str, Any]]:
         return REVIEWS
     if source["format"] == "preference":
         return PAIRS
+    if source["format"] == "captions":
+        return [drawn(Path(source["path"]).parent, number) for number in range(12)]
     return TEXTS if "text" in Path(source["path"]).name else INSTRUCTIONS
+
+
+def drawn(folder: Path, number: int) -> dict[str, Any]:
+    """A row of a picture that is drawn here, and what it shows."""
+    colour, shape = COLOURS[number % 6], SHAPES[number // 6 % 3]
+    draw(folder / f"{number}.png", colour, shape)
+    return {"image": f"{number}.png", "caption": f"{colour} {shape} {number}", "attributes": {"group": shape}}
 
 
 def toy(recipe: Recipe, model: Path) -> Recipe:
@@ -90,6 +100,8 @@ def toy(recipe: Recipe, model: Path) -> Recipe:
     sources = []
     for stage in values["stages"]:
         stage |= {"steps": 2, "epochs": None, "evaluate": 1, "batch": 4}
+        if "vision" in stage["objective"]:
+            stage["objective"]["vision"] = str(tiny_vision(Path("tower")))
         if "rank" in stage["adapter"]:
             stage["adapter"]["rank"] = 4  # its layers have no room for more than 16
         for teacher in stage["objective"].get("teachers", ()):
@@ -131,7 +143,7 @@ def test_a_recipe_runs(path: Path, tiny: Path, encoder: Path) -> None:
     assert outcome.status == "done"
     steps = [(step["stage"], step["number"]) for step in outcome.record.steps]
     assert steps == [(stage, step) for stage in range(len(recipe.stages)) for step in (1, 2)]
-    whole = len(recipe.stages) > 1 or recipe.stages[0].adapter.kind == "full"
+    whole = len(recipe.stages) > 1 or recipe.stages[0].adapter.kind in ("full", "last-layers")
     assert (outcome.folder / ("model" if whole else "adapter") / "mingshi.json").is_file()
     kinds = {name.partition(".")[0] for name in outcome.scores["difference"]}
     assert kinds == {evaluator.kind for evaluator in recipe.evals} | {task.name for task in recipe.tasks}

@@ -13,7 +13,10 @@ from mingshi.report.summary import metric_name
 from mingshi.report.words import WORDS, Both, plain
 
 MAIN = ("accuracy", "rougel", "natspertoken", "macrof1", "rewardaccuracy", "promptstrict", "meanabsoluteerror")
-KINDS = ("perplexity", "generation", "classification", "preference", "choice", "instructions", "judge")  # of measuring
+KINDS = (
+    *("perplexity", "generation", "classification", "preference", "choice", "instructions", "judge"),
+    *("retrieval", "zero-shot"),
+)  # of measuring
 
 Told = Mapping[str, Any]
 
