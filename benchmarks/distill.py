@@ -16,7 +16,8 @@ METHOD = """Medians over rounds, lowest and highest in brackets; warm-up steps a
 
 The seconds of all epochs have the teacher in them, on every side: where it is asked before the first step, its pass
 over the timed rows is added, and none of it came from an earlier run; where each step asks it, it is in the step's
-time. Rows are grouped by length, on both sides alike, so that the loop pads little and the curves can be compared."""
+time. No model's loading is in it. Rows are grouped by length, on both sides alike, so that the loop pads little and the
+curves can be compared."""
 
 NEAR = 0.02  # how far the sides' first losses may be apart, as a part of them: both are rounded to bfloat16
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 
 import pytest
 from tiny import tiny_model
 
 from benchmarks.distill import CONTEST, comparison, first_losses, summarise, tell
-from benchmarks.ours_distill import run_ours
+from benchmarks.ours_distill import loading_timed, run_ours
 from benchmarks.peers.plain_distill import run
 from benchmarks.prepare import Request, prepare
 from benchmarks.side_by_side import parser
 from benchmarks.summary import GIB
 from benchmarks.task import DistillOutcome, DistillTask, LoopSetting
+from mingshi.model import teachers
 
 ROWS = [
     {"instruction": f"Count to {number}.", "output": " ".join(map(str, range(1, number + 1)))}
@@ -98,3 +100,13 @@ def test_a_side_that_begins_with_another_loss_is_named() -> None:
 def test_the_command_asks_for_layers() -> None:
     chosen = parser(CONTEST).parse_args(["--layers", "3"])
     assert (chosen.layers, chosen.steps, chosen.batch) == (3, TASK.steps * 4, asdict(TASK)["batch"])
+
+
+def test_what_a_teacher_takes_to_load_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teachers, "load", lambda seconds: time.sleep(seconds))
+    honest = teachers.load
+    with loading_timed() as seconds:
+        teachers.load(0.02)
+        teachers.load(0.01)
+    assert len(seconds) == 2 and sum(seconds) >= 0.03
+    assert teachers.load is honest
