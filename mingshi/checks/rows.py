@@ -23,10 +23,8 @@ class Row:
     line: int  # 1-based
     id: str
     group: str
-    prompt: (
-        str  # what is given: a labelled row's text, a picture's captions, all turns before the last answer, a line each
-    )
-    answer: str  # what is wanted: the last answer, or the chosen one; "" of a labelled row
+    prompt: str  # what is given: the text of a labelled row, or all turns before the last answer, a line each
+    answer: str  # what is wanted: the last answer, the chosen one, or a picture's captions; "" of a labelled row
     system: str = ""  # the system turn, which many rows share; not in `prompt`
     label: str | None = None  # of a labelled row; several are joined by ", "
     turns: int = 1  # messages without the system's; 1 of a labelled row
@@ -120,7 +118,7 @@ def _texts(example: Example) -> tuple[str, str, str, str | None]:
         case Labelled(content=content, label=label):
             return "", content, "", ", ".join(label) if isinstance(label, tuple) else str(label)
         case Captioned(texts=texts):
-            return "", "\n".join(texts), "", None
+            return "", "", "\n".join(texts), None
         case Preference(prompt=prompt, chosen=chosen):
             system, given = _given(prompt)
             return system, given, _lines(chosen), None

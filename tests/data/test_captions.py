@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mingshi.checks.rows import row_of
+from mingshi.checks.wording import Wording
 from mingshi.data.formats import DataSource, detect, read, read_rows
 from mingshi.data.images import read_picture
 from mingshi.data.pictured import stamp_of
@@ -165,3 +167,7 @@ def test_a_changed_picture_is_another_source(folder: Path) -> None:
 def test_checks_of_rows_read_the_captions() -> None:
     row = Captioned(id="1", source="f", line=1, group="1", image="a.png", texts=("a cat", "a small cat"))
     assert row_of(row, "train").text == "a cat\na small cat"
+    check = Wording()
+    for number in range(12):
+        check.add(row_of(dataclasses.replace(row, line=number + 1), "train"))
+    assert "empty" not in {finding.kind for finding in check.findings()}
